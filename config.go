@@ -1,0 +1,271 @@
+package couplet
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+)
+
+// Config configures an engine. The zero value is ready to use.
+type Config struct {
+	// Loops is the number of loops, 1 by default. Each is a thread of its own.
+	Loops int
+
+	// Logger takes the engine's few messages: panics in callbacks, accept
+	// errors. slog.Default() if nil.
+	Logger *slog.Logger
+
+	// OnPanic says what a panic in a callback does.
+	OnPanic PanicPolicy
+
+	// Spread says how accepted connections reach the loops, if there are
+	// several.
+	Spread Spread
+
+	// CPUs pins loop i to CPU CPUs[i % len(CPUs)]. None: not pinned.
+	CPUs []int
+
+	// Features limits what the io_uring engine uses: one of the tiers, or any
+	// mask. Zero takes all that a probe finds. A mask that the kernel cannot
+	// meet is an error. Other engines ignore it.
+	Features Features
+
+	// RingEntries and CompletionEntries size the io_uring queues of each loop
+	// (powers of two; 1024 and 8192 by default).
+	RingEntries, CompletionEntries int
+
+	// RingBuffers and RingBufferSize are the receive buffers of each io_uring
+	// loop (a power of two up to 4096; bytes up to 1 MiB).
+	RingBuffers, RingBufferSize int
+
+	// BytesPerTurn is what one connection may deliver before others have their
+	// turn (1 MiB by default).
+	BytesPerTurn int
+
+	// PostsPerTurn is how many posted functions run before I/O has its turn
+	// (4096 by default).
+	PostsPerTurn int
+
+	// StallWarning is how long a callback may keep its loop before a warning
+	// is logged with the loop's stack (1 s by default; negative: never).
+	StallWarning time.Duration
+}
+
+// PanicPolicy says what a panic in a callback does.
+type PanicPolicy int
+
+const (
+	// PanicCloses logs the panic with its stack and loses that connection with
+	// a *PanicError. The engine goes on.
+	PanicCloses PanicPolicy = iota
+	// PanicCrashes lets the panic end the process.
+	PanicCrashes
+)
+
+// Spread says how accepted connections reach the loops.
+type Spread int
+
+const (
+	// ReusePort gives each loop a listening socket of its own (SO_REUSEPORT);
+	// the kernel spreads connections by their hash. Unix sockets use
+	// RoundRobin.
+	ReusePort Spread = iota
+	// RoundRobin accepts on one loop and deals connections out in turn.
+	RoundRobin
+	// LeastConnections accepts on one loop and gives each connection to the
+	// loop that has the fewest.
+	LeastConnections
+)
+
+// Features is a set of io_uring features that are used where the kernel has
+// them.
+type Features uint32
+
+const (
+	// FeatureMultishot is multishot accept and receive into a provided buffer
+	// ring (Linux 6.0): the least the io_uring engine runs on.
+	FeatureMultishot Features = 1 << iota
+	// FeatureDeferTaskrun runs completion work only in the loop's own wait
+	// (Linux 6.1).
+	FeatureDeferTaskrun
+	// FeatureIncremental lets several receives share one buffer (Linux 6.12).
+	FeatureIncremental
+	// FeatureMinWait lets a wait collect several completions within a bound
+	// (Linux 6.12).
+	FeatureMinWait
+
+	// TierU2 is what Linux 6.0 has.
+	TierU2 = FeatureMultishot
+	// TierU3 is what Linux 6.1 has, and the least that engine "auto" takes.
+	TierU3 = TierU2 | FeatureDeferTaskrun
+	// TierU5 is what Linux 6.12 has.
+	TierU5 = TierU3 | FeatureIncremental | FeatureMinWait
+)
+
+// Tier names the highest tier that f holds: "U5", "U3", "U2" or "none".
+func (f Features) Tier() string {
+	switch {
+	case f&TierU5 == TierU5:
+		return "U5"
+	case f&TierU3 == TierU3:
+		return "U3"
+	case f&TierU2 == TierU2:
+		return "U2"
+	}
+	return "none"
+}
+
+// WithDefaults returns c with every zero field at its default, or an error
+// that names the field that cannot be right. It is for engines.
+func (c Config) WithDefaults() (Config, error) {
+	bad := func(field string, v any, want string) error {
+		return fmt.Errorf("couplet: Config.%s is %v; it must be %s", field, v, want)
+	}
+	for _, f := range []struct {
+		name     string
+		v        *int
+		def, max int
+		power    bool
+	}{
+		{"Loops", &c.Loops, 1, 256, false},
+		{"RingEntries", &c.RingEntries, 1024, 32768, true},
+		{"CompletionEntries", &c.CompletionEntries, 8192, 65536, true},
+		{"RingBuffers", &c.RingBuffers, 0, 4096, true},
+		{"RingBufferSize", &c.RingBufferSize, 0, 1 << 20, false},
+		{"BytesPerTurn", &c.BytesPerTurn, 1 << 20, 1 << 40, false},
+		{"PostsPerTurn", &c.PostsPerTurn, 4096, 1 << 30, false},
+	} {
+		if *f.v == 0 {
+			*f.v = f.def
+		}
+		if *f.v < 0 || *f.v > f.max || f.power && *f.v&(*f.v-1) != 0 {
+			want := fmt.Sprintf("from 1 to %d", f.max)
+			if f.power {
+				want = "a power of two " + want
+			}
+			return c, bad(f.name, *f.v, want)
+		}
+	}
+	if c.CompletionEntries < c.RingEntries {
+		return c, bad("CompletionEntries", c.CompletionEntries, "at least RingEntries")
+	}
+	if c.StallWarning == 0 {
+		c.StallWarning = time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c, nil
+}
+
+// Options are what Listen and Dial can be told about their connections; each
+// is set by the Option of its name.
+type Options struct {
+	// NoDelay sets TCP_NODELAY (on by default).
+	NoDelay bool
+	// KeepAlive is the TCP keep-alive period (15 s by default; negative: off).
+	KeepAlive time.Duration
+	// Backlog is the listen backlog (4096 by default, bounded by
+	// net.core.somaxconn).
+	Backlog int
+	// ReceiveBuffer and SendBuffer are the socket's buffers in bytes (zero:
+	// the system's own).
+	ReceiveBuffer, SendBuffer int
+	// ConnectTimeout bounds a Dial, name look-up included (30 s by default).
+	ConnectTimeout time.Duration
+	// IdleTimeout ends a connection on which nothing was received or sent for
+	// so long (zero: never).
+	IdleTimeout time.Duration
+	// FlushTimeout ends a closing connection whose peer takes nothing for so
+	// long (60 s by default).
+	FlushTimeout time.Duration
+	// LingerTimeout bounds the wait after our FIN for the peer's
+	// acknowledgement (5 s by default).
+	LingerTimeout time.Duration
+	// MaxConns is the most connections a listener has open at once; more wait
+	// in the backlog (zero: no limit).
+	MaxConns int
+	// MaxOutbound is the most bytes that Write queues on one connection (256
+	// MiB by default).
+	MaxOutbound int
+	// Control is called with the socket before bind or connect.
+	Control func(fd uintptr) error
+	// File is a listening socket to adopt instead of making one.
+	File *os.File
+	// Loop is the loop that a dialled connection lives on.
+	Loop Loop
+}
+
+// An Option sets one of the Options.
+type Option func(*Options)
+
+// NoDelay sets or clears TCP_NODELAY.
+func NoDelay(on bool) Option { return func(o *Options) { o.NoDelay = on } }
+
+// KeepAlive sets the TCP keep-alive period; negative switches it off.
+func KeepAlive(d time.Duration) Option { return func(o *Options) { o.KeepAlive = d } }
+
+// Backlog sets the listen backlog.
+func Backlog(n int) Option { return func(o *Options) { o.Backlog = n } }
+
+// ReceiveBuffer sets SO_RCVBUF in bytes.
+func ReceiveBuffer(n int) Option { return func(o *Options) { o.ReceiveBuffer = n } }
+
+// SendBuffer sets SO_SNDBUF in bytes.
+func SendBuffer(n int) Option { return func(o *Options) { o.SendBuffer = n } }
+
+// ConnectTimeout bounds a Dial.
+func ConnectTimeout(d time.Duration) Option { return func(o *Options) { o.ConnectTimeout = d } }
+
+// IdleTimeout ends connections on which nothing moves.
+func IdleTimeout(d time.Duration) Option { return func(o *Options) { o.IdleTimeout = d } }
+
+// FlushTimeout ends closing connections whose peer takes nothing.
+func FlushTimeout(d time.Duration) Option { return func(o *Options) { o.FlushTimeout = d } }
+
+// LingerTimeout bounds the wait after our FIN.
+func LingerTimeout(d time.Duration) Option { return func(o *Options) { o.LingerTimeout = d } }
+
+// MaxConns bounds a listener's open connections.
+func MaxConns(n int) Option { return func(o *Options) { o.MaxConns = n } }
+
+// MaxOutbound bounds the bytes queued on one connection.
+func MaxOutbound(n int) Option { return func(o *Options) { o.MaxOutbound = n } }
+
+// Control is called with the socket's descriptor before bind or connect.
+func Control(f func(fd uintptr) error) Option { return func(o *Options) { o.Control = f } }
+
+// FromFile listens on a socket that was handed over; Listen's network must fit
+// it, and its address is not used. The file is duplicated, not consumed.
+func FromFile(f *os.File) Option { return func(o *Options) { o.File = f } }
+
+// OnLoop puts a dialled connection on a given loop of the same engine.
+func OnLoop(l Loop) Option { return func(o *Options) { o.Loop = l } }
+
+// NewOptions applies opts to the defaults, or returns an error that names the
+// option that cannot be right. It is for engines.
+func NewOptions(opts ...Option) (Options, error) {
+	o := Options{
+		NoDelay:        true,
+		KeepAlive:      15 * time.Second,
+		Backlog:        4096,
+		ConnectTimeout: 30 * time.Second,
+		FlushTimeout:   60 * time.Second,
+		LingerTimeout:  5 * time.Second,
+		MaxOutbound:    256 << 20,
+	}
+	for _, f := range opts {
+		f(&o)
+	}
+	switch {
+	case o.Backlog < 1, o.MaxOutbound < 1:
+		return o, errors.New("couplet: Backlog and MaxOutbound must be at least 1")
+	case o.ReceiveBuffer < 0, o.SendBuffer < 0, o.MaxConns < 0, o.IdleTimeout < 0:
+		return o, errors.New("couplet: ReceiveBuffer, SendBuffer, MaxConns and IdleTimeout must not be negative")
+	case o.ConnectTimeout <= 0, o.FlushTimeout <= 0, o.LingerTimeout <= 0:
+		return o, errors.New("couplet: ConnectTimeout, FlushTimeout and LingerTimeout must be positive")
+	}
+	return o, nil
+}

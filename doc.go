@@ -1,0 +1,36 @@
+// Package couplet is the contract of a network engine with two ways of doing
+// I/O: a proactor on Linux io_uring ("do this, tell me when it is done") and a
+// reactor on epoll ("tell me when I may, then I do it"). A [Protocol] runs
+// unchanged on either.
+//
+// # Basics
+//
+// An [Engine] comes from package couplet/engines (or from one of the engine
+// packages couplet/proactor, couplet/reactor and couplet/classic). It runs from
+// the moment it was made until [Engine.Shutdown]; nothing takes over main.
+// [Engine.Listen] and [Engine.Dial] take a [Factory], which builds one
+// [Protocol] per connection. The engine then calls the protocol:
+// ConnectionMade once and first, DataReceived any number of times,
+// ConnectionLost once and last. The protocol speaks through its [Transport].
+//
+// All callbacks of a connection run on one loop, one at a time, and never
+// inside a call that the protocol makes. So a protocol needs no locks for
+// state of its own, and must not block: what blocks goes to [Loop.Go].
+//
+// # Caveats
+//
+//   - A Transport and a Loop's timers belong to the loop's callbacks. From any
+//     other goroutine use [Transport.Handle] and [Loop.Post], which are safe
+//     anywhere. Builds with -race or with the tag couplet_debug panic where
+//     this rule is broken.
+//   - The slice that DataReceived gets is valid only during the call. A
+//     protocol that wants to keep received bytes without a copy implements
+//     [BufferReceiver].
+//   - Write copies: the caller may reuse its slice at once. [Transport.WriteBuffer]
+//     does not copy: the bytes must not change until the Buffer's onRelease ran.
+//   - Write never blocks. A protocol that produces more than its peer takes
+//     implements [WriteFlow] and obeys it, or meets [ErrOutboundFull].
+//   - On the wire of a protocol where a FIN means "complete" (the poem
+//     protocol, HTTP/1.0), end with Close only when everything was written; use
+//     Abort for a failure, so that what is cut looks cut.
+package couplet

@@ -1,0 +1,56 @@
+package couplet
+
+import (
+	"context"
+	"time"
+)
+
+// A Loop runs the callbacks of its connections, one at a time. Post may be
+// called from any goroutine; everything else only on the loop.
+//
+// One turn of a loop is: completed I/O, due timers, functions that were posted
+// before this turn, a flush of every connection that was written to, a wait.
+type Loop interface {
+	// Post queues f to run in the next turn, in order, and wakes the loop if it
+	// sleeps. It reports whether f will run: false says that the engine has
+	// ended, and true is a promise. A panic in f is logged and does no harm.
+	Post(f func()) bool
+
+	// AfterFunc calls f on the loop after d, never early, and never inside this
+	// call; a negative d is zero. Timers fire in order of deadline, then of
+	// creation. The timer belongs to the loop and outlives connections; it is
+	// dropped when the engine ends.
+	AfterFunc(d time.Duration, f func()) Timer
+
+	// Every calls f each d from now on, by the schedule: a late call does not
+	// shift those after it, and calls that were missed altogether are skipped.
+	// d must be positive.
+	Every(d time.Duration, f func()) Timer
+
+	// Go runs work in a goroutine of its own and then done, with what work
+	// returned, on the loop. ctx is cancelled when the engine stops. A panic in
+	// work arrives as a *PanicError. done is not called where work outlives the
+	// engine, which waits for it only until the deadline of Shutdown. It
+	// returns false, and runs neither, if the engine has ended.
+	Go(work func(ctx context.Context) error, done func(err error)) bool
+
+	// Now is the time at which this turn began, with a monotonic reading. It
+	// costs nothing.
+	Now() time.Time
+
+	// Index is the loop's number in its engine, from 0.
+	Index() int
+}
+
+// A Timer is one AfterFunc or Every. Its methods may be called only on its
+// loop.
+type Timer interface {
+	// Stop reports whether it prevented a call: false says that an AfterFunc
+	// has fired or that the timer was stopped before.
+	Stop() bool
+
+	// Reset makes the timer fire after d (for Every: each d), whether it was
+	// still pending or not. It reports whether it was pending. It allocates
+	// nothing, so a protocol that sends by the clock needs one Timer.
+	Reset(d time.Duration) bool
+}

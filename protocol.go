@@ -1,0 +1,142 @@
+package couplet
+
+import "net"
+
+// A Protocol is one connection's handler. The engine calls it on the
+// connection's loop, one callback at a time, never from inside a call that the
+// protocol itself makes. A panic in a callback loses that connection with a
+// [*PanicError] and nothing else (see [Config.OnPanic]).
+type Protocol interface {
+	// ConnectionMade is the first callback, and comes once.
+	ConnectionMade(t Transport)
+
+	// DataReceived delivers bytes in the order they were sent. data is never
+	// empty and is valid only during the call.
+	DataReceived(t Transport, data []byte)
+
+	// ConnectionLost is the last callback, and comes once for every
+	// ConnectionMade. The descriptor is closed by then, and every method of t
+	// is inert. reason is never nil: see the package's errors for its classes.
+	ConnectionLost(t Transport, reason error)
+}
+
+// ReadClosedHandler is implemented by a Protocol that goes on after its peer
+// has closed its half. A protocol without it is closed (flush, then close).
+type ReadClosedHandler interface {
+	// ReadClosed says that no more data will come, once. The connection can
+	// still be written to. It ends with Close, with Abort, or by itself when
+	// CloseWrite has taken effect.
+	ReadClosed(t Transport)
+}
+
+// WriteClosedHandler is implemented by a Protocol that wants to know when its
+// [Transport.CloseWrite] took effect.
+type WriteClosedHandler interface {
+	// WriteClosed says that everything written was taken by the kernel and the
+	// FIN was sent, once. It does not follow Close, which ConnectionLost ends.
+	WriteClosed(t Transport)
+}
+
+// WriteFlow is implemented by a Protocol that produces data faster than a peer
+// may take it. Both calls come in strict turn, WritePaused first, and never
+// from inside Write.
+type WriteFlow interface {
+	// WritePaused comes after a turn's flush that left more than the high
+	// watermark queued.
+	WritePaused(t Transport)
+
+	// WriteResumed comes when the queue has drained to the low watermark
+	// (empty, by default).
+	WriteResumed(t Transport)
+}
+
+// BufferReceiver is implemented by a Protocol that takes received bytes as a
+// counted Buffer. It then gets BufferReceived instead of DataReceived.
+type BufferReceiver interface {
+	// BufferReceived delivers b, which is valid during the call. To keep it,
+	// call b.Retain, and b.Release when done, from any goroutine. b may be
+	// handed to WriteBuffer. Its bytes must not be changed.
+	BufferReceived(t Transport, b *Buffer)
+}
+
+// DrainHandler is implemented by a Protocol that ends its connection itself
+// when the engine stops. A protocol without it is closed (flush, then close).
+type DrainHandler interface {
+	// Draining says, once, that the engine is stopping. The protocol should
+	// finish what it owes its peer and close; what is still open at the
+	// deadline of Shutdown is aborted.
+	Draining(t Transport)
+}
+
+// A Factory builds the Protocol of each connection of a listener or a dial.
+type Factory interface {
+	// Build is called on the connection's loop with the peer's address, before
+	// ConnectionMade. To return nil is to refuse: the connection is closed
+	// cleanly and no Protocol hears of it. A panic is logged and refuses too.
+	Build(remote net.Addr) Protocol
+}
+
+// FactoryFunc makes a Factory of a function.
+type FactoryFunc func(remote net.Addr) Protocol
+
+// Build calls f.
+func (f FactoryFunc) Build(remote net.Addr) Protocol { return f(remote) }
+
+// ConnectFailedHandler is implemented by a Factory that wants to know of a
+// failed [Engine.Dial].
+type ConnectFailedHandler interface {
+	// ConnectFailed is called on a loop, exactly once for each Dial that did
+	// not lead to Build, and never inside Dial. address is what Dial was given.
+	ConnectFailed(address string, err error)
+}
+
+// DeliverData hands b to p as p takes it: BufferReceived if p has it, else
+// DataReceived. This function and its sisters are for wrappers (TLS, limits,
+// logging), which implement every optional interface and forward each call to
+// the protocol they wrap.
+func DeliverData(p Protocol, t Transport, b *Buffer) {
+	if r, ok := p.(BufferReceiver); ok {
+		r.BufferReceived(t, b)
+		return
+	}
+	p.DataReceived(t, b.Bytes())
+}
+
+// DeliverReadClosed forwards ReadClosed to p, or applies the default, Close.
+func DeliverReadClosed(p Protocol, t Transport) {
+	if h, ok := p.(ReadClosedHandler); ok {
+		h.ReadClosed(t)
+		return
+	}
+	t.Close()
+}
+
+// DeliverWriteClosed forwards WriteClosed to p if p has it.
+func DeliverWriteClosed(p Protocol, t Transport) {
+	if h, ok := p.(WriteClosedHandler); ok {
+		h.WriteClosed(t)
+	}
+}
+
+// DeliverWritePaused forwards WritePaused to p if p has it.
+func DeliverWritePaused(p Protocol, t Transport) {
+	if h, ok := p.(WriteFlow); ok {
+		h.WritePaused(t)
+	}
+}
+
+// DeliverWriteResumed forwards WriteResumed to p if p has it.
+func DeliverWriteResumed(p Protocol, t Transport) {
+	if h, ok := p.(WriteFlow); ok {
+		h.WriteResumed(t)
+	}
+}
+
+// DeliverDraining forwards Draining to p, or applies the default, Close.
+func DeliverDraining(p Protocol, t Transport) {
+	if h, ok := p.(DrainHandler); ok {
+		h.Draining(t)
+		return
+	}
+	t.Close()
+}
