@@ -1,0 +1,611 @@
+//go:build linux
+
+package loop
+
+import (
+	"io"
+	"net"
+	"syscall"
+	"time"
+
+	"couplet"
+	"couplet/internal/sock"
+	"couplet/internal/timers"
+)
+
+// state is where a connection is in its life. It only ever goes forward.
+type state uint8
+
+const (
+	connecting state = iota // a dial under way; no protocol yet
+	open                    // the protocol is being served
+	flushing                // Close was called: what is queued goes out, then the FIN
+	lingering               // the FIN is out: discard until the peer has everything
+	closing                 // the driver was told to close
+	lost                    // the descriptor is closed and the slot is free
+)
+
+// Conn is one connection: the state machine behind a couplet.Transport. All of
+// it belongs to its loop.
+type Conn struct {
+	loop       *Loop
+	slot       uint32
+	generation uint32
+	fd         int
+	origin     *origin
+	dial       *dial // while connecting
+
+	state      state
+	paused     bool // by the protocol
+	receiving  bool // the driver was told to receive
+	ended      bool // the driver reported the end of receiving ...
+	endErrno   syscall.Errno
+	peerClosed bool // ... and it was the peer's FIN, which the protocol was told
+	halfClosed bool // CloseWrite was called
+	finSent    bool
+	sending    bool // a send is in flight
+	dirty      bool // in loop.dirty
+	ready      bool // in loop.ready
+	over       bool // WritePaused was called last, not WriteResumed
+	overQueued bool // in loop.over
+	watched    bool // a Handle was made: keep slot.queued
+	made       bool // ConnectionMade was called
+	cut        bool // aborted by the deadline of Shutdown
+
+	proto   couplet.Protocol
+	buffers couplet.BufferReceiver // proto, if it is one
+	context any
+
+	head, tail *Segment
+	queued     int // bytes in the queue
+	owned      int // of those, bytes of our own
+	low, high  int
+
+	inbound   []*couplet.Buffer // received while paused or set back
+	turn      uint64            // the turn in which delivered counts
+	delivered int
+
+	sendErr error // the first error of sending; then only reading goes on
+	reason  error
+
+	timer    *timers.Timer // connect, idle, flush or linger: one at a time
+	active   time.Duration // when something last moved
+	progress uint64        // Sockets.Progress at the last look
+	linger   time.Duration // when lingering ends
+	poll     time.Duration // the next wait between two looks
+
+	remote, local net.Addr
+}
+
+// What a driver may ask of a Conn.
+
+// FD is the descriptor.
+func (c *Conn) FD() int { return c.fd }
+
+// Slot is the index of c among its loop's connections, reused after Closed.
+func (c *Conn) Slot() uint32 { return c.slot }
+
+// Generation tells the users of one slot apart.
+func (c *Conn) Generation() uint32 { return c.generation }
+
+// Sockaddr is where a dialled connection goes.
+func (c *Conn) Sockaddr() *sock.Sockaddr { return &c.dial.addrs[c.dial.next-1] }
+
+// Head is the first segment to send; a Send covers it and those behind it, up
+// to MaxSend bytes and MaxGather segments.
+func (c *Conn) Head() *Segment { return c.head }
+
+// Budget is the bytes that c may deliver in one turn.
+func (c *Conn) Budget() int { return c.loop.config.BytesPerTurn }
+
+// setReceive brings the driver's receiving in line with what c wants: data for
+// the protocol while open and not paused or behind, data to discard once it was
+// closed.
+func (c *Conn) setReceive() {
+	var want bool
+	switch c.state {
+	case open:
+		want = !c.paused && len(c.inbound) == 0
+	case flushing, lingering:
+		want = true
+	}
+	want = want && !c.ended
+	switch {
+	case want && !c.receiving:
+		c.receiving = true
+		c.trace(TraceReceive, 0, 0)
+		c.loop.driver.Receive(c)
+	case !want && c.receiving:
+		c.receiving = false
+		c.loop.driver.StopReceive(c)
+	}
+}
+
+// start makes c, whose descriptor is connected, a connection of its protocol.
+func (c *Conn) start() {
+	l := c.loop
+	c.state = open
+	c.active = l.now
+	c.high = defaultHigh
+	proto, ok := l.build(c)
+	if !ok {
+		l.count.Refused++
+		c.reason = net.ErrClosed
+		c.close()
+		return
+	}
+	c.proto = proto
+	c.buffers, _ = proto.(couplet.BufferReceiver)
+	c.made = true
+	if d := c.origin.opts.IdleTimeout; d > 0 {
+		c.setTimer(d)
+	}
+	c.trace(TraceMade, 0, 0)
+	c.callMade()
+	c.setReceive()
+}
+
+const defaultHigh = 64 << 10
+
+// received takes a chunk that the driver lends: to the protocol, or into the
+// inbound list, or nowhere.
+func (c *Conn) received(data []byte, lent Lent) {
+	if c.state != open {
+		return // discarded: the protocol has said its last word
+	}
+	c.active = c.loop.now
+	if c.paused || len(c.inbound) > 0 || c.spent(len(data)) {
+		c.inbound = append(c.inbound, lent.Keep())
+		c.setReceive()
+		if !c.paused {
+			c.markReady()
+		}
+		return
+	}
+	if c.buffers == nil {
+		c.callData(data)
+		return
+	}
+	b := lent.Keep()
+	c.callBuffer(b)
+	b.Release()
+}
+
+// spent reports whether c has had its share of this turn and others wait.
+func (c *Conn) spent(n int) bool {
+	l := c.loop
+	if c.turn != l.turn {
+		c.turn, c.delivered = l.turn, 0
+	}
+	if c.delivered > l.config.BytesPerTurn && l.open > 1 {
+		return true
+	}
+	c.delivered += n
+	return false
+}
+
+// drain delivers what waits in the inbound list, a turn's share at most, and
+// then what waits behind it.
+func (c *Conn) drain() {
+	for c.state == open && !c.paused && len(c.inbound) > 0 {
+		b := c.inbound[0]
+		if c.spent(b.Len()) {
+			c.markReady()
+			return
+		}
+		c.inbound[0] = nil
+		c.inbound = c.inbound[1:]
+		if c.buffers != nil {
+			c.callBuffer(b)
+		} else {
+			c.callData(b.Bytes())
+		}
+		b.Release()
+	}
+	if c.state != open || c.paused {
+		return
+	}
+	c.inbound = nil
+	if c.ended {
+		c.readEnded()
+		return
+	}
+	c.setReceive()
+}
+
+// receiveEnded takes the driver's report that no more will come.
+func (c *Conn) receiveEnded(errno syscall.Errno) {
+	c.receiving = false
+	c.ended, c.endErrno = true, errno
+	if c.state == open && (c.paused || len(c.inbound) > 0) {
+		return // it waits behind the data
+	}
+	c.readEnded()
+}
+
+// readEnded acts on the end of receiving, once everything before it was
+// delivered.
+func (c *Conn) readEnded() {
+	switch {
+	case c.sendErr != nil:
+		c.fail(c.sendErr)
+	case c.endErrno != 0:
+		c.fail(c.opError("read", c.endErrno))
+	case c.state == lingering:
+		c.finish()
+	case c.state == open && !c.peerClosed:
+		c.peerClosed = true
+		h, ok := c.proto.(couplet.ReadClosedHandler)
+		if !ok {
+			c.reason = io.EOF
+			c.close()
+			return
+		}
+		c.callReadClosed(h)
+		c.bothClosed()
+	}
+}
+
+// bothClosed ends a connection whose halves are both closed.
+func (c *Conn) bothClosed() {
+	if c.state == open && c.peerClosed && c.finSent {
+		c.reason = io.EOF
+		c.finish()
+	}
+}
+
+// markReady puts c on the list of those who are served in the next turn.
+func (c *Conn) markReady() {
+	if !c.ready {
+		c.ready = true
+		c.loop.ready = append(c.loop.ready, c)
+	}
+}
+
+// markDirty puts c on the list of those who are flushed at the turn's end.
+func (c *Conn) markDirty() {
+	if !c.dirty {
+		c.dirty = true
+		c.loop.dirty = append(c.loop.dirty, c)
+	}
+}
+
+// writable is nil or the reason why nothing may be queued.
+func (c *Conn) writable(n int) error {
+	c.loop.check()
+	if c.state != open || c.halfClosed || c.sendErr != nil {
+		return net.ErrClosed
+	}
+	if c.owned+n > c.origin.opts.MaxOutbound {
+		return couplet.ErrOutboundFull
+	}
+	return nil
+}
+
+// push appends a copy of p to the queue.
+func (c *Conn) push(p []byte) {
+	l := c.loop
+	c.queued += len(p)
+	c.owned += len(p)
+	for len(p) > 0 {
+		if c.tail == nil || len(c.tail.room()) == 0 {
+			c.link(l.segments.owned(len(p), c.tail))
+		}
+		n := copy(c.tail.room(), p)
+		c.tail.bytes = c.tail.bytes[:len(c.tail.bytes)+n]
+		p = p[n:]
+	}
+}
+
+func (c *Conn) link(s *Segment) {
+	if c.tail == nil {
+		c.head = s
+	} else {
+		c.tail.next = s
+	}
+	c.tail = s
+}
+
+// publish tells Handles how much is queued.
+func (c *Conn) publish() {
+	if c.watched {
+		c.loop.slab.at(c.slot).queued.Store(int64(c.queued))
+	}
+}
+
+// flush is the turn's end for a connection that was written to, or whose
+// closing may go on.
+func (c *Conn) flush() {
+	if c.state >= closing || c.sending {
+		return
+	}
+	if c.head == nil {
+		c.flushed()
+		return
+	}
+	c.sending = true
+	c.publish()
+	c.trace(TraceSend, c.queued, 0)
+	c.loop.driver.Send(c)
+	c.markOver()
+}
+
+// markOver has the loop look, after the next reports, whether c is still above
+// its high watermark.
+func (c *Conn) markOver() {
+	if c.queued > c.high && !c.over && !c.overQueued && c.state == open {
+		c.overQueued = true
+		c.loop.over = append(c.loop.over, c)
+	}
+}
+
+// sent takes the driver's report of a send: the kernel took n bytes.
+func (c *Conn) sent(n int, errno syscall.Errno) {
+	l := c.loop
+	c.sending = false
+	if n > 0 {
+		l.count.BytesSent += int64(n)
+		c.active = l.now
+		c.consume(n)
+	}
+	switch errno {
+	case 0:
+	case syscall.EAGAIN, syscall.EINTR, syscall.ENOBUFS, syscall.ENOMEM:
+		l.after(sendRetry, c.retrySend)
+		return
+	default:
+		c.sendFailed(errno)
+		return
+	}
+	if c.head != nil {
+		c.flush()
+	} else {
+		c.publish()
+	}
+	if c.over && c.queued <= c.low && c.state == open {
+		c.over = false
+		if h, ok := c.proto.(couplet.WriteFlow); ok {
+			c.callFlow(h.WriteResumed)
+		}
+	}
+	if c.head == nil && (c.state == flushing || c.halfClosed) {
+		c.markDirty()
+	}
+}
+
+const sendRetry = 5 * time.Millisecond
+
+func (c *Conn) retrySend() {
+	if c.state < closing && c.head != nil {
+		c.markDirty()
+	}
+}
+
+// consume drops n sent bytes from the queue.
+func (c *Conn) consume(n int) {
+	c.queued -= n
+	for n > 0 {
+		s := c.head
+		k := min(n, len(s.bytes))
+		s.bytes = s.bytes[k:]
+		n -= k
+		if s.shared == nil {
+			c.owned -= k
+		}
+		if len(s.bytes) > 0 {
+			return
+		}
+		if c.head = s.next; c.head == nil {
+			c.tail = nil
+		}
+		c.loop.segments.put(s)
+	}
+}
+
+// dropQueue gives up what was not sent. The kernel must hold none of it.
+func (c *Conn) dropQueue() {
+	for s := c.head; s != nil; {
+		next := s.next
+		c.loop.segments.put(s)
+		s = next
+	}
+	c.head, c.tail = nil, nil
+	c.queued, c.owned = 0, 0
+}
+
+// sendFailed stops sending for good. What the peer sent before is still
+// delivered; then the connection is lost with this error, the first.
+func (c *Conn) sendFailed(errno syscall.Errno) {
+	if c.sendErr == nil {
+		c.sendErr = c.opError("write", errno)
+	}
+	c.dropQueue()
+	c.publish()
+	if c.state != open || c.paused || c.ended && len(c.inbound) == 0 {
+		c.fail(c.sendErr)
+		return
+	}
+	c.setTimer(c.origin.opts.LingerTimeout)
+}
+
+// flushed goes on when nothing is queued or in flight any more.
+func (c *Conn) flushed() {
+	if c.state != flushing && !c.halfClosed {
+		return
+	}
+	first := !c.finSent
+	if first {
+		c.finSent = true
+		c.loop.driver.CloseWrite(c)
+	}
+	if c.state == flushing {
+		c.startLinger()
+		return
+	}
+	if first {
+		if h, ok := c.proto.(couplet.WriteClosedHandler); ok {
+			c.callWriteClosed(h)
+		}
+		c.bothClosed()
+	}
+}
+
+// close begins the orderly end; c.reason says why.
+func (c *Conn) close() {
+	c.state = flushing
+	c.dropInbound()
+	c.setReceive()
+	c.progress = c.loop.sockets.Progress(c.fd, c.origin.unix)
+	c.active = c.loop.now
+	c.markDirty()
+	if c.head != nil {
+		c.setTimer(c.origin.opts.FlushTimeout)
+	}
+}
+
+// startLinger waits, after the FIN, until the peer's kernel has everything.
+func (c *Conn) startLinger() {
+	c.state = lingering
+	if c.ended {
+		c.readEnded()
+		return
+	}
+	c.setReceive()
+	c.linger = c.loop.now + c.origin.opts.LingerTimeout
+	c.poll = 0
+	c.setTimer(0)
+}
+
+// pollLinger looks whether the peer has everything, and waits longer each time.
+func (c *Conn) pollLinger() {
+	switch {
+	case c.loop.sockets.Acknowledged(c.fd, c.origin.unix):
+		c.finish()
+	case c.loop.now >= c.linger:
+		c.reason = &couplet.TimeoutError{Op: "linger"}
+		c.finish()
+	default:
+		c.poll = min(max(2*c.poll, time.Millisecond), 50*time.Millisecond)
+		c.setTimer(min(c.poll, c.linger-c.loop.now))
+	}
+}
+
+// finish closes c after an orderly end.
+func (c *Conn) finish() { c.closeFD(Graceful) }
+
+// fail resets c with reason.
+func (c *Conn) fail(reason error) {
+	if c.state < closing {
+		c.reason = reason
+		c.closeFD(Reset)
+	}
+}
+
+// closeFD hands c to the driver for the last time.
+func (c *Conn) closeFD(how CloseMode) {
+	if c.state >= closing {
+		return
+	}
+	c.state = closing
+	c.receiving = false
+	c.stopTimer()
+	c.dropInbound()
+	if c.made {
+		c.LocalAddr() // while there is a descriptor to ask
+	}
+	c.trace(TraceClose, 0, 0)
+	c.loop.driver.Close(c, how)
+}
+
+func (c *Conn) dropInbound() {
+	for _, b := range c.inbound {
+		b.Release()
+	}
+	c.inbound = nil
+}
+
+// closed takes the driver's report that the kernel holds nothing of c.
+func (c *Conn) closed() {
+	l := c.loop
+	c.state = lost
+	c.fd = -1
+	c.dropQueue()
+	l.slab.remove(c)
+	if d := c.dial; d != nil {
+		c.dial = nil
+		d.connClosed()
+		return
+	}
+	l.forget(c)
+	if c.made {
+		c.trace(TraceLost, 0, 0)
+		c.callLost()
+	}
+	c.proto, c.buffers = nil, nil
+}
+
+// setTimer makes onTimer come after d, in place of what it was set to.
+func (c *Conn) setTimer(d time.Duration) {
+	if c.timer == nil {
+		c.timer = c.loop.newTimer(c.onTimer)
+	}
+	c.loop.setTimer(c.timer, d)
+}
+
+func (c *Conn) stopTimer() {
+	if c.timer != nil {
+		c.loop.timers.Remove(c.timer)
+	}
+}
+
+// onTimer is the one timer of a connection; what it means follows from where
+// the connection is.
+func (c *Conn) onTimer() {
+	opts := c.origin.opts
+	switch {
+	case c.state == lingering:
+		c.pollLinger()
+	case c.state == flushing:
+		if p := c.loop.sockets.Progress(c.fd, c.origin.unix); p != c.progress {
+			c.progress, c.active = p, c.loop.now
+		}
+		c.expire("flush", opts.FlushTimeout)
+	case c.state == open && c.sendErr != nil:
+		c.fail(c.sendErr)
+	case c.state == open && opts.IdleTimeout > 0:
+		c.expire("idle", opts.IdleTimeout)
+	}
+}
+
+// expire ends c if nothing moved for d, or sets the timer to when it may.
+func (c *Conn) expire(op string, d time.Duration) {
+	left := c.active + d - c.loop.now
+	if left <= 0 {
+		c.fail(&couplet.TimeoutError{Op: op})
+		return
+	}
+	if op == "flush" {
+		left = min(left, max(d/4, time.Millisecond))
+	}
+	c.setTimer(left)
+}
+
+func (c *Conn) opError(op string, errno syscall.Errno) error {
+	return sock.OpError(op, c.origin.network, c.LocalAddr(), c.remote, syscallName(op), errno)
+}
+
+func syscallName(op string) string {
+	switch op {
+	case "read":
+		return "recv"
+	case "write":
+		return "send"
+	}
+	return op
+}
+
+func (c *Conn) trace(k Kind, n int, errno syscall.Errno) {
+	if f := c.loop.Trace; f != nil {
+		f(Event{k, c, n, errno})
+	}
+}

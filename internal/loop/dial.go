@@ -1,0 +1,196 @@
+//go:build linux
+
+package loop
+
+import (
+	"context"
+	"net"
+	"syscall"
+	"time"
+
+	"couplet"
+	"couplet/internal/sock"
+)
+
+// dial is one call of Engine.Dial, on its loop from begin until the outcome
+// was told. It has at most one Conn at a time, in state connecting.
+type dial struct {
+	origin
+	loop    *Loop
+	ctx     context.Context
+	address string
+	addrs   []sock.Sockaddr // to try, in order; empty until looked up
+	next    int             // of addrs
+	conn    *Conn           // the attempt under way
+	err     error           // the last attempt's error, or why it was given up
+	given   bool            // given up: no more attempts
+	timer   *timer          // ConnectTimeout
+	unwatch func() bool     // of ctx
+	cancel  context.CancelFunc
+}
+
+// begin runs on the loop.
+func (d *dial) begin() {
+	l := d.loop
+	l.dials[d] = struct{}{}
+	if l.stopping {
+		d.fail(couplet.ErrShutdown)
+		return
+	}
+	if d.ctx.Err() != nil {
+		d.fail(context.Cause(d.ctx))
+		return
+	}
+	d.timer = l.afterFunc(d.opts.ConnectTimeout, func() { d.giveUp(&couplet.TimeoutError{Op: "connect"}) })
+	if d.ctx.Done() != nil {
+		d.unwatch = context.AfterFunc(d.ctx, func() {
+			l.Post(func() { d.giveUp(context.Cause(d.ctx)) })
+		})
+	}
+	if len(d.addrs) > 0 {
+		d.try()
+		return
+	}
+	ctx, cancel := context.WithCancel(l.engine.ctx)
+	d.cancel = cancel
+	network, address := d.network, d.address
+	go func() {
+		defer cancel()
+		addrs, err := l.sockets.Resolve(ctx, network, address)
+		l.Post(func() { d.resolved(addrs, err) })
+	}()
+}
+
+func (d *dial) resolved(addrs []sock.Sockaddr, err error) {
+	switch {
+	case d.over():
+	case err != nil:
+		d.fail(err)
+	default:
+		d.addrs = addrs
+		d.try()
+	}
+}
+
+// over reports whether the outcome was told.
+func (d *dial) over() bool {
+	_, under := d.loop.dials[d]
+	return !under
+}
+
+// try connects to the next address.
+func (d *dial) try() {
+	l := d.loop
+	for d.next < len(d.addrs) {
+		d.next++
+		sa := &d.addrs[d.next-1]
+		fd, err := l.sockets.Socket(sa, d.opts)
+		if err != nil {
+			d.err = err
+			continue
+		}
+		c := &Conn{loop: l, fd: fd, origin: &d.origin, dial: d, remote: sa.NetAddr()}
+		if !l.slab.put(c) {
+			l.sockets.Release(fd)
+			d.err = &net.OpError{Op: "dial", Net: d.network, Addr: c.remote, Err: syscall.ENOBUFS}
+			continue
+		}
+		d.conn = c
+		c.trace(TraceConnect, 0, 0)
+		l.driver.Connect(c)
+		return
+	}
+	d.fail(d.err)
+}
+
+// connected takes the outcome of an attempt.
+func (c *Conn) connected(errno syscall.Errno) {
+	d := c.dial
+	if errno == 0 && !c.origin.unix && c.connectedToItself() {
+		errno = syscall.ECONNREFUSED
+	}
+	if errno != 0 {
+		if errno == syscall.EAGAIN && c.origin.unix {
+			d.next-- // a full backlog: the same address again, later
+		}
+		d.err = dialError(d.network, c.remote, "connect", errno)
+		c.closeFD(Reset)
+		return
+	}
+	l := c.loop
+	remote, err := l.sockets.Peer(c.fd)
+	if err != nil { // reset before we looked
+		d.err = dialError(d.network, c.remote, "connect", syscall.ECONNRESET)
+		c.closeFD(Reset)
+		return
+	}
+	c.remote, c.dial = remote, nil
+	d.end()
+	l.count.Dialed++
+	l.entered()
+	c.start()
+}
+
+// connectedToItself finds the accident of a port that dialled itself.
+func (c *Conn) connectedToItself() bool {
+	local, ok := c.LocalAddr().(*net.TCPAddr)
+	remote, ok2 := c.remote.(*net.TCPAddr)
+	return ok && ok2 && local.Port == remote.Port && local.IP.Equal(remote.IP)
+}
+
+const backlogRetry = 5 * time.Millisecond
+
+// connClosed goes on once a failed attempt is closed.
+func (d *dial) connClosed() {
+	d.conn = nil
+	switch {
+	case d.given:
+		d.fail(d.err)
+	case d.unix && d.next < len(d.addrs):
+		d.loop.after(backlogRetry, func() {
+			if !d.over() {
+				d.try()
+			}
+		})
+	default:
+		d.try()
+	}
+}
+
+// giveUp ends d with err, whatever it waits for.
+func (d *dial) giveUp(err error) {
+	if d.over() || d.given {
+		return
+	}
+	d.given, d.err = true, err
+	if d.cancel != nil {
+		d.cancel()
+	}
+	if d.conn != nil {
+		d.conn.closeFD(Reset) // connClosed follows
+		return
+	}
+	d.fail(err)
+}
+
+// end takes d off its loop.
+func (d *dial) end() {
+	delete(d.loop.dials, d)
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+	if d.unwatch != nil {
+		d.unwatch()
+	}
+}
+
+// fail tells the factory.
+func (d *dial) fail(err error) {
+	l := d.loop
+	d.end()
+	l.count.DialsFailed++
+	if h, ok := d.factory.(couplet.ConnectFailedHandler); ok {
+		l.run("ConnectFailed", func() { h.ConnectFailed(d.address, err) })
+	}
+	l.engine.wakeStarving()
+}

@@ -1,0 +1,132 @@
+//go:build linux
+
+package loop
+
+import (
+	"context"
+	"net"
+	"syscall"
+	"time"
+
+	"couplet"
+	"couplet/internal/sock"
+)
+
+// A Driver is the half of a loop that talks to the kernel. Every method but
+// Wake is called on the loop's thread, and none reports from inside the call:
+// reports are made only within Wait, by the loop's methods Accepted,
+// AcceptStopped, Connected, Received, ReceiveEnded, Sent and Closed.
+//
+// A driver that has something to report at once (an optimistic write, a refused
+// connect) keeps it for the next Wait, which then does not sleep.
+type Driver interface {
+	// Listen arms accepting on l: Accepted for each connection, until
+	// StopAccept or until an Accepted with an error, which disarms.
+	Listen(l *Listener)
+	// StopAccept disarms, and is answered by one AcceptStopped. Connections
+	// may still be reported before it. It is called only while armed.
+	StopAccept(l *Listener)
+
+	// Connect starts to connect c to c.Sockaddr: one Connected.
+	Connect(c *Conn)
+
+	// Receive starts delivery: Received for each chunk until StopReceive, or
+	// until one ReceiveEnded for the peer's FIN or an error.
+	Receive(c *Conn)
+	// StopReceive stops it. What the kernel had handed over already may still
+	// be reported; there is no answer, and Receive may follow at once.
+	StopReceive(c *Conn)
+
+	// Send sends the head of c's outbound queue, at most MaxSend bytes: one
+	// Sent, with what the kernel took. There is at most one send in flight.
+	Send(c *Conn)
+	// CloseWrite sends a FIN. It is called only with nothing queued or in flight.
+	CloseWrite(c *Conn)
+
+	// Close cancels what c has in flight and closes its descriptor: one Closed
+	// when the kernel holds nothing of c. Nothing else of c is reported after
+	// Close was called.
+	Close(c *Conn, how CloseMode)
+
+	// Wait submits what was asked for, waits until there is something to
+	// report, timeout has passed (negative: no limit) or Wake was called, calls
+	// loop.Awake, then reports. An error is the end of the loop.
+	Wait(timeout time.Duration) error
+	// Wake makes a Wait that sleeps, or the next one, return. It may be called
+	// from any goroutine until Shutdown.
+	Wake()
+
+	// Shutdown gives everything back to the system. No Conn and no Listener is
+	// left then, unless Wait had failed.
+	Shutdown() error
+}
+
+// CloseMode says how Close ends a connection.
+type CloseMode int
+
+const (
+	// Graceful is a plain close: what the kernel took is still sent.
+	Graceful CloseMode = iota
+	// Reset drops everything and resets the connection.
+	Reset
+)
+
+// MaxSend is the most bytes that one send carries, so that progress shows.
+const MaxSend = 1 << 20
+
+// MaxGather is the most segments that one send gathers.
+const MaxGather = 64
+
+// Lent is received memory that the driver lends for the length of a report.
+type Lent interface {
+	// Keep hands the reported bytes over as a Buffer with one reference. It is
+	// called at most once, inside the report.
+	Keep() *couplet.Buffer
+}
+
+// Sockets is what the loop needs of sockets besides the Driver; the simulated
+// network has its own.
+type Sockets interface {
+	// Listen makes n listening sockets on one address.
+	Listen(network, address string, o *couplet.Options, n int) (fds []int, addr net.Addr, err error)
+	// Parse reads a numeric address; ok is false for a name to be looked up.
+	Parse(network, address string) (sa sock.Sockaddr, ok bool, err error)
+	// Resolve looks a name up; it blocks, off the loop.
+	Resolve(ctx context.Context, network, address string) ([]sock.Sockaddr, error)
+	// Socket makes a socket to connect to sa.
+	Socket(sa *sock.Sockaddr, o *couplet.Options) (fd int, err error)
+	// Peer is the other end's address, an error if that is gone already.
+	Peer(fd int) (net.Addr, error)
+	// Local is our own address.
+	Local(fd int) (net.Addr, error)
+	// Acknowledged reports whether the peer's kernel has everything sent.
+	Acknowledged(fd int, unix bool) bool
+	// Progress is a number that changes while the peer takes data.
+	Progress(fd int, unix bool) uint64
+	// Release closes a socket that no driver holds.
+	Release(fd int)
+}
+
+// Kind is an operation's or an event's kind in a trace.
+type Kind uint8
+
+// The kinds of trace events.
+const (
+	TraceReceive  Kind = iota // Receive was asked of the driver
+	TraceReceived             // bytes were reported
+	TraceEnded                // the peer's FIN or an error was reported
+	TraceSend                 // Send was asked of the driver
+	TraceSent                 // a send was reported
+	TraceConnect              // Connect was asked of the driver
+	TraceMade                 // ConnectionMade is about to be called
+	TraceClose                // Close was asked of the driver
+	TraceLost                 // ConnectionLost is about to be called
+)
+
+// Event is what a trace hook sees.
+type Event struct {
+	Kind  Kind
+	Conn  *Conn
+	Bytes int
+	Errno syscall.Errno
+}

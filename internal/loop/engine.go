@@ -1,0 +1,355 @@
+//go:build linux
+
+package loop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"couplet"
+	"couplet/internal/sock"
+)
+
+var _ couplet.Engine = (*Engine)(nil)
+
+// Engine is a couplet.Engine of one or more Loops over one kind of Driver.
+type Engine struct {
+	name     string
+	describe string
+	config   couplet.Config
+	sockets  Sockets
+	loops    []*Loop
+	public   []couplet.Loop
+
+	ctx      context.Context // of Loop.Go and of name look-ups
+	cancel   context.CancelFunc
+	stopped  atomic.Bool
+	running  atomic.Int32
+	done     chan struct{}
+	starving atomic.Int32 // listeners that wait for a descriptor or a place
+	turn     atomic.Uint32
+
+	mu    sync.Mutex
+	err   error
+	clean int
+	cut   int
+}
+
+// NewEngine makes an engine whose loops run the drivers that newDriver makes,
+// each on its loop's own locked thread. Where one cannot start, the others are
+// torn down and the first error is returned.
+func NewEngine(name string, config couplet.Config, sockets Sockets, newDriver func(*Loop) (Driver, error)) (*Engine, error) {
+	e, err := Prepare(name, config, sockets)
+	if err != nil {
+		return nil, err
+	}
+	started := make(chan error)
+	var first error
+	for _, l := range e.loops {
+		go l.runLoop(newDriver, started)
+		if err := <-started; err != nil {
+			first = err
+			e.running.Add(-int32(len(e.loops) - l.index))
+			break
+		}
+	}
+	if first != nil {
+		e.Stop()
+		if e.running.Load() > 0 {
+			<-e.done
+		}
+		return nil, first
+	}
+	return e, nil
+}
+
+// Prepare makes an engine whose loops do not run yet.
+func Prepare(name string, config couplet.Config, sockets Sockets) (*Engine, error) {
+	config, err := config.WithDefaults()
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{name: name, config: config, sockets: sockets, done: make(chan struct{})}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	epoch := time.Now()
+	for i := range config.Loops {
+		l := &Loop{
+			engine: e, index: i, config: &e.config, sockets: sockets,
+			epoch: epoch, clock: func() time.Duration { return time.Since(epoch) },
+			listeners: make(map[*Listener]struct{}),
+			dials:     make(map[*dial]struct{}),
+		}
+		e.loops = append(e.loops, l)
+		e.public = append(e.public, l)
+	}
+	e.running.Store(int32(config.Loops))
+	return e, nil
+}
+
+// SetDescription sets what Describe says; it is called before the engine is
+// handed out.
+func (e *Engine) SetDescription(s string) { e.describe = s }
+
+// Name implements couplet.Engine.
+func (e *Engine) Name() string { return e.name }
+
+// Describe implements couplet.Engine.
+func (e *Engine) Describe() string { return e.describe }
+
+// Loops implements couplet.Engine.
+func (e *Engine) Loops() []couplet.Loop { return e.public }
+
+// pick is the loop that gets the next connection.
+func (e *Engine) pick() *Loop {
+	if len(e.loops) == 1 {
+		return e.loops[0]
+	}
+	if e.config.Spread == couplet.LeastConnections {
+		least := e.loops[0]
+		for _, l := range e.loops[1:] {
+			if l.load.Load() < least.load.Load() {
+				least = l
+			}
+		}
+		return least
+	}
+	return e.loops[int(e.turn.Add(1)-1)%len(e.loops)]
+}
+
+func newOrigin(network string, f couplet.Factory, opts []couplet.Option) (origin, error) {
+	o, err := couplet.NewOptions(opts...)
+	if err == nil && f == nil {
+		err = errors.New("couplet: the Factory is nil")
+	}
+	return origin{network: network, unix: strings.HasPrefix(network, "unix"), opts: &o, factory: f}, err
+}
+
+// Listen implements couplet.Engine.
+func (e *Engine) Listen(network, address string, f couplet.Factory, opts ...couplet.Option) (couplet.Listener, error) {
+	if e.stopped.Load() {
+		return nil, couplet.ErrEngineClosed
+	}
+	n := &listener{engine: e, done: make(chan struct{})}
+	var err error
+	if n.origin, err = newOrigin(network, f, opts); err != nil {
+		return nil, err
+	}
+	n.listener = n
+	count := 1
+	if e.config.Spread == couplet.ReusePort && !n.unix {
+		count = len(e.loops)
+	}
+	fds, addr, err := e.sockets.Listen(network, address, n.opts, count)
+	if err != nil {
+		return nil, err
+	}
+	n.addr = addr
+	if a, ok := addr.(*net.TCPAddr); !ok || !a.IP.IsUnspecified() {
+		n.local = addr
+	}
+	if n.unix && n.opts.File == nil {
+		n.path = sock.OwnUnixPath(addr)
+	}
+	n.left.Store(int32(len(fds)))
+	for i, fd := range fds {
+		n.sockets = append(n.sockets, &Listener{listener: n, loop: e.loops[i%len(e.loops)], fd: fd})
+	}
+	for _, ln := range n.sockets {
+		if !ln.loop.Post(ln.begin) {
+			e.sockets.Release(ln.fd)
+			err = couplet.ErrEngineClosed
+		}
+	}
+	if err != nil {
+		n.path.Unlink()
+		return nil, err
+	}
+	return n, nil
+}
+
+// Dial implements couplet.Engine.
+func (e *Engine) Dial(ctx context.Context, network, address string, f couplet.Factory, opts ...couplet.Option) error {
+	if e.stopped.Load() {
+		return couplet.ErrEngineClosed
+	}
+	d := &dial{ctx: ctx, address: address}
+	var err error
+	if d.origin, err = newOrigin(network, f, opts); err != nil {
+		return err
+	}
+	sa, numeric, err := e.sockets.Parse(network, address)
+	if err != nil {
+		return err
+	}
+	if numeric {
+		d.addrs = []sock.Sockaddr{sa}
+	}
+	if d.loop, err = e.loopFor(d.opts.Loop); err != nil {
+		return err
+	}
+	if !d.loop.Post(d.begin) {
+		return couplet.ErrEngineClosed
+	}
+	return nil
+}
+
+func (e *Engine) loopFor(want couplet.Loop) (*Loop, error) {
+	if want == nil {
+		return e.pick(), nil
+	}
+	if l, ok := want.(*Loop); ok && l.engine == e {
+		return l, nil
+	}
+	return nil, fmt.Errorf("couplet: OnLoop was given a loop of another engine; take one of %s's Loops", e.name)
+}
+
+// ListenPacket implements couplet.Engine.
+func (e *Engine) ListenPacket(network, address string, p couplet.PacketProtocol, opts ...couplet.Option) (couplet.PacketListener, error) {
+	return nil, &net.OpError{Op: "listen", Net: network, Err: couplet.ErrNotSupported}
+}
+
+// Stats implements couplet.Engine.
+func (e *Engine) Stats() couplet.Stats {
+	var sum couplet.Stats
+	for _, l := range e.loops {
+		sum = sum.Add(l.snapshot())
+	}
+	return sum
+}
+
+// Stop implements couplet.Engine.
+func (e *Engine) Stop() {
+	if e.stopped.Swap(true) {
+		return
+	}
+	e.cancel()
+	for _, l := range e.loops {
+		l.Post(l.stop)
+	}
+}
+
+// Done implements couplet.Engine.
+func (e *Engine) Done() <-chan struct{} { return e.done }
+
+// Err implements couplet.Engine.
+func (e *Engine) Err() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.err
+}
+
+// cutGrace is how long Shutdown waits, after it has cut, for a loop that does
+// not come back from a callback.
+const cutGrace = 5 * time.Second
+
+// Shutdown implements couplet.Engine.
+func (e *Engine) Shutdown(ctx context.Context) (couplet.Drained, error) {
+	e.Stop()
+	for _, l := range e.loops {
+		if l.onThread() {
+			return e.report(couplet.ErrOnLoop)
+		}
+	}
+	select {
+	case <-e.done:
+		return e.report(nil)
+	case <-ctx.Done():
+	}
+	for _, l := range e.loops {
+		l.Post(l.cut)
+	}
+	select {
+	case <-e.done:
+	case <-time.After(cutGrace):
+		return e.report(errors.New("couplet: a loop did not end: a callback does not return"))
+	}
+	r, err := e.report(nil)
+	if err == nil && r.Cut > 0 {
+		err = context.Cause(ctx)
+	}
+	return r, err
+}
+
+func (e *Engine) report(err error) (couplet.Drained, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.err != nil {
+		err = e.err
+	}
+	return couplet.Drained{Clean: e.clean, Cut: e.cut}, err
+}
+
+// drained counts a connection that ended after Stop.
+func (e *Engine) drained(cut bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if cut {
+		e.cut++
+	} else {
+		e.clean++
+	}
+}
+
+// failed takes the first failure of a loop and ends the others with it.
+func (e *Engine) failed(err error) {
+	e.mu.Lock()
+	first := e.err == nil
+	if first {
+		e.err = err
+	}
+	e.mu.Unlock()
+	e.stopped.Store(true)
+	e.cancel()
+	if !first {
+		return
+	}
+	e.config.Logger.Error("engine failed", "engine", e.name, "error", err)
+	for _, l := range e.loops {
+		l.Post(func() { l.failWith(err) })
+	}
+}
+
+func (e *Engine) loopEnded() {
+	if e.running.Add(-1) == 0 {
+		e.cancel()
+		close(e.done)
+	}
+}
+
+// wakeStarving lets listeners that wait for a descriptor or a place try again.
+func (e *Engine) wakeStarving() {
+	if e.starving.Load() == 0 {
+		return
+	}
+	for _, l := range e.loops {
+		l.Post(l.retryAccepts)
+	}
+}
+
+func newPanicError(v any) *couplet.PanicError {
+	return &couplet.PanicError{Value: v, Stack: debug.Stack()}
+}
+
+var errGoexitWork = errors.New("couplet: runtime.Goexit was called in work given to Loop.Go")
+
+// limbo keeps what the kernel may still use after a loop failed. It is never
+// emptied: a failed engine is rare, memory under a running kernel is worse.
+var limbo limboList
+
+type limboList struct {
+	mu   sync.Mutex
+	what []any
+}
+
+func (l *limboList) keep(v any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.what = append(l.what, v)
+}

@@ -1,0 +1,309 @@
+//go:build linux
+
+package loop
+
+import (
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"couplet"
+	"couplet/internal/sock"
+)
+
+var _ couplet.Listener = (*listener)(nil)
+
+// origin is what the connections of one listener, or one dial, have in common.
+type origin struct {
+	network  string
+	unix     bool
+	opts     *couplet.Options
+	factory  couplet.Factory
+	listener *listener    // nil for a dial
+	open     atomic.Int64 // connections of the listener, on all loops
+}
+
+// enter counts a connection in and reports whether there was a place for it.
+func (o *origin) enter() bool {
+	n := o.open.Add(1)
+	if limit := o.opts.MaxConns; limit > 0 && n > int64(limit) {
+		o.open.Add(-1)
+		return false
+	}
+	return true
+}
+
+// leave counts one out, and lets a listener that waited for this go on.
+func (o *origin) leave(l *Loop) {
+	if o.listener != nil {
+		o.open.Add(-1)
+	}
+	l.engine.wakeStarving()
+}
+
+// listener is the couplet.Listener: one address, with one socket per loop that
+// accepts for it.
+type listener struct {
+	origin
+	engine *Engine
+	addr   net.Addr
+	local  net.Addr      // of every connection, unless addr is a wildcard
+	path   sock.UnixPath // of a unix socket, to be removed at the end
+
+	sockets []*Listener
+	left    atomic.Int32  // sockets not yet closed
+	done    chan struct{} // closed with the last one
+
+	once  sync.Once
+	files sync.Mutex // held while a descriptor is duplicated or closed
+}
+
+// Listener is one listening socket on one loop.
+type Listener struct {
+	listener *listener
+	loop     *Loop
+	fd       int
+
+	armed    bool // the driver was told to accept
+	stopping bool // ... and to stop; AcceptStopped follows
+	closing  bool
+	starving bool   // waits for a descriptor, memory or a place
+	parked   []int  // accepted beyond MaxConns
+	timer    *timer // the next try
+	backoff  time.Duration
+	failures int       // accepts in a row that were ignored
+	logged   time.Time // when want of descriptors was last logged
+}
+
+// FD is the listening descriptor.
+func (ln *Listener) FD() int { return ln.fd }
+
+// Addr implements couplet.Listener.
+func (n *listener) Addr() net.Addr { return n.addr }
+
+// Closed implements couplet.Listener.
+func (n *listener) Closed() <-chan struct{} { return n.done }
+
+// Close implements couplet.Listener.
+func (n *listener) Close() error {
+	n.once.Do(func() {
+		for _, ln := range n.sockets {
+			ln.loop.Post(ln.stop) // an ended loop has closed it
+		}
+	})
+	return nil
+}
+
+// File implements couplet.Listener.
+func (n *listener) File() (*os.File, error) {
+	n.files.Lock()
+	defer n.files.Unlock()
+	fd := n.sockets[0].fd
+	if fd < 0 {
+		return nil, net.ErrClosed
+	}
+	return sock.File(fd, n.addr.String())
+}
+
+// begin arms ln on its loop, unless that is ending.
+func (ln *Listener) begin() {
+	ln.loop.listeners[ln] = struct{}{}
+	if ln.loop.stopping {
+		ln.stop()
+		return
+	}
+	ln.arm()
+}
+
+func (ln *Listener) arm() {
+	if !ln.armed && !ln.closing {
+		ln.armed = true
+		ln.loop.driver.Listen(ln)
+	}
+}
+
+// disarm stops accepting for a while; the backlog is kept.
+func (ln *Listener) disarm() {
+	if ln.armed && !ln.stopping {
+		ln.stopping = true
+		ln.loop.driver.StopAccept(ln)
+	}
+}
+
+// stop closes ln for good.
+func (ln *Listener) stop() {
+	if ln.closing {
+		return
+	}
+	ln.closing = true
+	ln.setStarving(false)
+	if ln.timer != nil {
+		ln.timer.Stop()
+	}
+	if ln.armed {
+		ln.disarm()
+		return
+	}
+	ln.release()
+}
+
+// release closes the descriptor, once the driver holds nothing of ln.
+func (ln *Listener) release() {
+	n := ln.listener
+	if ln.fd < 0 {
+		return
+	}
+	n.files.Lock()
+	ln.loop.sockets.Release(ln.fd)
+	ln.fd = -1
+	n.files.Unlock()
+	for _, fd := range ln.parked {
+		ln.loop.sockets.Release(fd)
+	}
+	ln.parked = nil
+	delete(ln.loop.listeners, ln)
+	if n.left.Add(-1) == 0 {
+		n.path.Unlink()
+		close(n.done)
+	}
+}
+
+func (ln *Listener) setStarving(on bool) {
+	if ln.starving == on {
+		return
+	}
+	ln.starving = on
+	if on {
+		ln.loop.starving++
+		ln.loop.engine.starving.Add(1)
+	} else {
+		ln.loop.starving--
+		ln.loop.engine.starving.Add(-1)
+	}
+}
+
+// AcceptStopped reports that the driver has let go of ln.
+func (l *Loop) AcceptStopped(ln *Listener) {
+	ln.armed, ln.stopping = false, false
+	switch {
+	case ln.closing:
+		ln.release()
+	case !ln.starving:
+		ln.arm()
+	}
+}
+
+// Accepted reports a connection's descriptor, or an error, which disarms.
+func (l *Loop) Accepted(ln *Listener, fd int, errno syscall.Errno) {
+	if errno != 0 {
+		ln.acceptFailed(errno)
+		return
+	}
+	ln.backoff, ln.failures = 0, 0
+	switch {
+	case ln.closing:
+		l.sockets.Release(fd)
+	case len(ln.parked) > 0 || !ln.listener.enter():
+		ln.parked = append(ln.parked, fd)
+		ln.setStarving(true)
+		ln.disarm()
+	default:
+		ln.deal(fd)
+	}
+}
+
+// deal gives a descriptor to the loop that it is to live on.
+func (ln *Listener) deal(fd int) {
+	o := &ln.listener.origin
+	to := ln.loop
+	if len(ln.listener.sockets) == 1 {
+		to = ln.loop.engine.pick()
+	}
+	if to == ln.loop {
+		to.adopt(fd, o)
+		return
+	}
+	if !to.Post(func() { to.adopt(fd, o) }) {
+		ln.loop.sockets.Release(fd)
+		o.leave(ln.loop)
+	}
+}
+
+const (
+	minBackoff = 5 * time.Millisecond
+	maxBackoff = time.Second
+	// maxFailures is how many ignored errors in a row are no coincidence.
+	maxFailures = 16
+)
+
+// acceptFailed goes on after a connection that was gone already, waits where
+// descriptors or memory ran out, and gives up where the socket is no good.
+func (ln *Listener) acceptFailed(errno syscall.Errno) {
+	l := ln.loop
+	ln.armed = false
+	if ln.stopping {
+		l.AcceptStopped(ln)
+		return
+	}
+	switch sock.JudgeAccept(errno) {
+	case sock.Ignore:
+		l.count.AcceptIgnored++
+		if ln.failures++; ln.failures < maxFailures {
+			ln.arm()
+			return
+		}
+	case sock.Exhausted:
+		l.count.AcceptErrors++
+		if now := l.Now(); now.Sub(ln.logged) >= time.Second {
+			ln.logged = now
+			l.config.Logger.Warn("cannot accept; connections wait in the backlog. Raise the limit (ulimit -n)",
+				"engine", l.engine.name, "listener", ln.listener.addr.String(), "error", errno)
+		}
+	default:
+		l.config.Logger.Error("listener failed and is closed",
+			"engine", l.engine.name, "listener", ln.listener.addr.String(), "error", errno)
+		ln.stop()
+		return
+	}
+	ln.setStarving(true)
+	ln.backoff = min(max(2*ln.backoff, minBackoff), maxBackoff)
+	if ln.timer == nil {
+		ln.timer = l.afterFunc(ln.backoff, ln.retry)
+	} else {
+		ln.timer.Reset(ln.backoff)
+	}
+}
+
+// retry goes on after a wait, or when a connection has ended: first with those
+// that were accepted already.
+func (ln *Listener) retry() {
+	if ln.closing || !ln.starving {
+		return
+	}
+	for len(ln.parked) > 0 {
+		if !ln.listener.enter() {
+			return
+		}
+		fd := ln.parked[0]
+		ln.parked = ln.parked[1:]
+		ln.deal(fd)
+		if ln.closing {
+			return
+		}
+	}
+	ln.setStarving(false)
+	ln.arm()
+}
+
+// retryAccepts lets starving listeners try again.
+func (l *Loop) retryAccepts() {
+	if l.starving == 0 {
+		return
+	}
+	for ln := range l.listeners {
+		ln.retry()
+	}
+}

@@ -1,0 +1,587 @@
+//go:build linux
+
+package loop
+
+import (
+	"context"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"couplet"
+	"couplet/internal/sock"
+	"couplet/internal/timers"
+)
+
+var (
+	_ couplet.Loop        = (*Loop)(nil)
+	_ couplet.HandleOwner = (*Loop)(nil)
+)
+
+// Loop is one event loop: a goroutine locked to its thread, a Driver, the
+// connections on it. A driver makes its reports through the methods Awake,
+// Accepted, AcceptStopped, Connected, Received, ReceiveEnded, Sent and Closed,
+// from inside Wait and nowhere else.
+type Loop struct {
+	// Trace, if not nil, sees every operation and every report. It is set
+	// before the loop starts.
+	Trace func(Event)
+
+	engine  *Engine
+	index   int
+	config  *couplet.Config
+	driver  Driver
+	sockets Sockets
+	thread  atomic.Int64 // the thread's id, once it runs
+
+	epoch time.Time
+	clock func() time.Duration // since epoch
+	now   time.Duration        // at the last Awake
+	turn  uint64
+
+	slab     slab
+	segments segments
+	timers   timers.Queue
+	open     int // connections that are no dials
+
+	dirty []*Conn // written to in this turn
+	ready []*Conn // set back until the next turn
+	over  []*Conn // perhaps above their high watermark
+	spare []*Conn // what ready and over were, to be used again
+
+	listeners map[*Listener]struct{}
+	starving  int // listeners that wait for a descriptor or a place
+	dials     map[*dial]struct{}
+	works     int // Go calls whose done has not run
+
+	posts   posts
+	backlog *post // taken from posts, over PostsPerTurn
+	asleep  atomic.Bool
+
+	stopping bool
+	draining bool // cut was not called yet
+	calling  bool // a callback is running
+
+	load  atomic.Int64 // connections, for LeastConnections
+	count couplet.Stats
+	stats struct {
+		sync.Mutex
+		couplet.Stats
+	}
+}
+
+// What a driver may ask of a Loop.
+
+// Config is the engine's configuration.
+func (l *Loop) Config() *couplet.Config { return l.config }
+
+// Recheck is timeout, or less where reports that were made before sleeping have
+// left work: a driver that reports before it sleeps asks for this in between.
+func (l *Loop) Recheck(timeout time.Duration) time.Duration {
+	if t := l.timeout(); t >= 0 && (timeout < 0 || t < timeout) {
+		return t
+	}
+	return timeout
+}
+
+// Count is the loop's counters. They are the loop's own: no other goroutine.
+func (l *Loop) Count() *couplet.Stats { return &l.count }
+
+// Conn is the connection in a slot, or nil if that is empty or was given to
+// another generation: then a completion is stale.
+func (l *Loop) Conn(slot, generation uint32) *Conn {
+	if e := l.slab.at(slot); e != nil && e.conn != nil && e.conn.generation == generation {
+		return e.conn
+	}
+	return nil
+}
+
+// The driver's reports.
+
+// Awake says that the wait is over and that reports follow.
+func (l *Loop) Awake() {
+	l.asleep.Store(false)
+	l.now = l.clock()
+}
+
+// Connected reports the outcome of Connect.
+func (l *Loop) Connected(c *Conn, errno syscall.Errno) {
+	if c.state == connecting {
+		c.connected(errno)
+	}
+}
+
+// Received reports bytes that came, lent for the length of the call.
+func (l *Loop) Received(c *Conn, data []byte, lent Lent) {
+	l.count.Receives++
+	l.count.BytesReceived += int64(len(data))
+	c.trace(TraceReceived, len(data), 0)
+	c.received(data, lent)
+}
+
+// ReceiveEnded reports that no more will come: the peer's FIN, or an error.
+func (l *Loop) ReceiveEnded(c *Conn, errno syscall.Errno) {
+	if c.state < closing {
+		c.trace(TraceEnded, 0, errno)
+		c.receiveEnded(errno)
+	}
+}
+
+// Sent reports the end of a send, of which the kernel took n bytes.
+func (l *Loop) Sent(c *Conn, n int, errno syscall.Errno) {
+	l.count.Sends++
+	if c.state < closing {
+		c.trace(TraceSent, n, errno)
+		c.sent(n, errno)
+	}
+}
+
+// Closed reports that c's descriptor is closed and the kernel holds nothing of c.
+func (l *Loop) Closed(c *Conn) { c.closed() }
+
+// runLoop is the loop's life, on its own locked thread. started gets the error
+// of the start, or nil.
+func (l *Loop) runLoop(newDriver func(*Loop) (Driver, error), started chan<- error) {
+	runtime.LockOSThread()
+	if cpus := l.config.CPUs; len(cpus) > 0 {
+		var set unix.CPUSet
+		set.Set(cpus[l.index%len(cpus)])
+		if err := unix.SchedSetaffinity(0, &set); err != nil {
+			started <- &net.OpError{Op: "pin", Err: err}
+			return
+		}
+	}
+	driver, err := newDriver(l)
+	if err != nil {
+		started <- err
+		return
+	}
+	l.start(driver)
+	started <- nil
+	defer func() {
+		if l.calling { // only a Goexit leaves a callback like this
+			l.calling = false
+			l.fail(errGoexit)
+		}
+		l.engine.loopEnded()
+	}()
+	for !l.Ended() {
+		if err := l.Turn(-1); err != nil {
+			l.fail(err)
+			return
+		}
+	}
+	if err := l.End(); err != nil {
+		l.config.Logger.Warn("closing the driver", "engine", l.engine.name, "error", err)
+	}
+}
+
+func (l *Loop) start(d Driver) {
+	l.driver = d
+	l.thread.Store(int64(unix.Gettid()))
+	l.now = l.clock()
+}
+
+// Turn is one turn of the loop. It waits for at most limit (negative: for as
+// long as nothing is due). An error is the end of the loop.
+func (l *Loop) Turn(limit time.Duration) error {
+	timeout := l.timeout()
+	if limit >= 0 && (timeout < 0 || timeout > limit) {
+		timeout = limit
+	}
+	l.publish()
+	if timeout != 0 {
+		l.asleep.Store(true)
+		if !l.posts.empty() { // posted before it could see that we sleep
+			timeout = 0
+		}
+		l.count.Sleeps++
+	}
+	if err := l.driver.Wait(timeout); err != nil {
+		return err
+	}
+	l.asleep.Store(false)
+	l.count.Turns++
+	l.turn++
+	l.pauseWriters()
+	l.fireTimers()
+	l.runPosts()
+	l.drainReady()
+	l.flush()
+	return nil
+}
+
+// timeout is how long the loop may sleep: not at all if work remains, or until
+// the next timer.
+func (l *Loop) timeout() time.Duration {
+	if len(l.ready) > 0 || len(l.over) > 0 || len(l.dirty) > 0 || l.backlog != nil || !l.posts.empty() || l.Ended() {
+		return 0
+	}
+	at, ok := l.timers.Next()
+	if !ok {
+		return -1
+	}
+	return max(at-l.clock(), 0)
+}
+
+// pauseWriters tells those whom the last flush left above their high watermark.
+func (l *Loop) pauseWriters() {
+	if len(l.over) == 0 {
+		return
+	}
+	over := l.over
+	l.over = l.spare[:0]
+	for i, c := range over {
+		over[i] = nil
+		c.overQueued = false
+		if c.state == open && !c.over && c.queued > c.high {
+			c.over = true
+			if h, ok := c.proto.(couplet.WriteFlow); ok {
+				c.callFlow(h.WritePaused)
+			}
+		}
+	}
+	l.spare = over[:0]
+}
+
+// fireTimers runs what is due and was armed before this turn's timers began.
+func (l *Loop) fireTimers() {
+	if l.timers.Len() == 0 {
+		return
+	}
+	before := l.timers.Seq()
+	for t := l.timers.PopDue(l.now, before); t != nil; t = l.timers.PopDue(l.now, before) {
+		l.count.Timers++
+		if t.Period > 0 {
+			l.timers.Add(t, t.NextAt(l.now))
+		}
+		l.run("timer", t.F)
+	}
+}
+
+// runPosts runs what was posted before this turn.
+func (l *Loop) runPosts() {
+	p := l.backlog
+	l.backlog = nil
+	if p == nil {
+		if l.posts.empty() {
+			return
+		}
+		p = l.posts.take()
+	}
+	for n := 0; p != nil; p = p.next {
+		if n == l.config.PostsPerTurn {
+			l.backlog = p
+			return
+		}
+		n++
+		l.count.Posted++
+		l.run("posted function", p.f)
+	}
+}
+
+// drainReady serves the connections that were set back or resumed.
+func (l *Loop) drainReady() {
+	if len(l.ready) == 0 {
+		return
+	}
+	ready := l.ready
+	l.ready = l.spare[:0]
+	for i, c := range ready {
+		ready[i] = nil
+		c.ready = false
+		c.drain()
+	}
+	l.spare = ready[:0]
+}
+
+// flush sends what this turn's callbacks have written.
+func (l *Loop) flush() {
+	for i := 0; i < len(l.dirty); i++ { // a flush may write again
+		c := l.dirty[i]
+		l.dirty[i] = nil
+		c.dirty = false
+		c.flush()
+	}
+	l.dirty = l.dirty[:0]
+}
+
+func (l *Loop) publish() {
+	l.count.Open = int64(l.open)
+	l.count.Listening = int64(len(l.listeners))
+	l.stats.Lock()
+	l.stats.Stats = l.count
+	l.stats.Unlock()
+}
+
+func (l *Loop) snapshot() couplet.Stats {
+	l.stats.Lock()
+	defer l.stats.Unlock()
+	return l.stats.Stats
+}
+
+// adopt makes a connection of an accepted descriptor.
+func (l *Loop) adopt(fd int, o *origin) {
+	remote, err := l.sockets.Peer(fd)
+	if err != nil { // reset before we looked
+		l.count.AcceptIgnored++
+		l.sockets.Release(fd)
+		o.leave(l)
+		return
+	}
+	c := &Conn{loop: l, fd: fd, origin: o, remote: remote, local: o.listener.local}
+	if !l.slab.put(c) {
+		l.sockets.Release(fd)
+		o.leave(l)
+		return
+	}
+	l.count.Accepted++
+	l.entered()
+	c.start()
+	if l.stopping && c.state == open {
+		l.stopConn(c)
+	}
+}
+
+func (l *Loop) entered() {
+	l.open++
+	l.load.Store(int64(l.open))
+}
+
+// forget is the loop's side of a connection's end.
+func (l *Loop) forget(c *Conn) {
+	l.open--
+	l.load.Store(int64(l.open))
+	if l.stopping {
+		l.engine.drained(c.cut)
+	}
+	c.origin.leave(l)
+}
+
+// check panics where a Transport is used off its loop, in builds that look.
+func (l *Loop) check() {
+	if checked && l.thread.Load() != int64(unix.Gettid()) {
+		panic("couplet: a Transport's method was called off its loop; use t.Handle(), or Loop.Post")
+	}
+}
+
+// OnThread reports whether the caller runs on the loop.
+func (l *Loop) onThread() bool { return l.thread.Load() == int64(unix.Gettid()) }
+
+// Post implements couplet.Loop, for any goroutine.
+func (l *Loop) Post(f func()) bool {
+	if !l.posts.push(f) {
+		return false
+	}
+	if l.asleep.Load() && l.asleep.CompareAndSwap(true, false) {
+		l.driver.Wake()
+	}
+	return true
+}
+
+// Index implements couplet.Loop.
+func (l *Loop) Index() int { return l.index }
+
+// Now implements couplet.Loop.
+func (l *Loop) Now() time.Time { return l.epoch.Add(l.now) }
+
+// AfterFunc implements couplet.Loop.
+func (l *Loop) AfterFunc(d time.Duration, f func()) couplet.Timer { return l.afterFunc(d, f) }
+
+// Every implements couplet.Loop.
+func (l *Loop) Every(d time.Duration, f func()) couplet.Timer {
+	if d <= 0 {
+		panic("couplet: Every needs a positive period")
+	}
+	t := &timer{loop: l}
+	t.F, t.Period = f, d
+	l.setTimer(&t.Timer, d)
+	return t
+}
+
+func (l *Loop) afterFunc(d time.Duration, f func()) *timer {
+	t := &timer{loop: l}
+	t.F = f
+	l.setTimer(&t.Timer, d)
+	return t
+}
+
+// after is afterFunc for the loop's own use.
+func (l *Loop) after(d time.Duration, f func()) { l.afterFunc(d, f) }
+
+func (l *Loop) newTimer(f func()) *timers.Timer { return &timers.Timer{F: f} }
+
+// setTimer arms t by a fresh look at the clock, so that it is never early.
+func (l *Loop) setTimer(t *timers.Timer, d time.Duration) {
+	l.timers.Add(t, timers.Deadline(l.clock(), d))
+}
+
+// timer is a couplet.Timer.
+type timer struct {
+	timers.Timer
+	loop *Loop
+}
+
+// Stop implements couplet.Timer.
+func (t *timer) Stop() bool {
+	t.loop.check()
+	return t.loop.timers.Remove(&t.Timer)
+}
+
+// Reset implements couplet.Timer.
+func (t *timer) Reset(d time.Duration) bool {
+	t.loop.check()
+	pending := t.Pending()
+	if t.Period > 0 {
+		if d <= 0 {
+			panic("couplet: Every needs a positive period")
+		}
+		t.Period = d
+	}
+	t.loop.setTimer(&t.Timer, d)
+	return pending
+}
+
+// Go implements couplet.Loop.
+func (l *Loop) Go(work func(ctx context.Context) error, done func(err error)) bool {
+	l.check()
+	if l.stopping && l.Ended() {
+		return false
+	}
+	l.works++
+	go func() {
+		var err error
+		returned := false
+		defer func() {
+			if v := recover(); v != nil {
+				err = newPanicError(v)
+			} else if !returned {
+				err = errGoexitWork
+			}
+			l.Post(func() {
+				l.works--
+				done(err)
+			})
+		}()
+		err = work(l.engine.ctx)
+		returned = true
+	}()
+	return true
+}
+
+// Ended reports whether the loop was stopped and has nothing left to wait for.
+func (l *Loop) Ended() bool {
+	return l.stopping && l.open == 0 && len(l.listeners) == 0 && len(l.dials) == 0 &&
+		(l.works == 0 || !l.draining)
+}
+
+// End runs what was still posted, refuses what comes after, and closes the
+// driver.
+func (l *Loop) End() error {
+	for p := l.backlog; p != nil; p = p.next {
+		l.run("posted function", p.f)
+	}
+	l.backlog = nil
+	for p := l.posts.end(); p != nil; p = p.next {
+		l.count.Posted++
+		l.run("posted function", p.f)
+	}
+	err := l.driver.Shutdown()
+	l.publish()
+	return err
+}
+
+// stop begins the end: no accepts, no dials, and every protocol is told.
+func (l *Loop) stop() {
+	if l.stopping {
+		return
+	}
+	l.stopping, l.draining = true, true
+	for ln := range l.listeners {
+		ln.stop()
+	}
+	for d := range l.dials {
+		d.giveUp(couplet.ErrShutdown)
+	}
+	l.slab.each(func(c *Conn) {
+		if c.state == open {
+			l.stopConn(c)
+		}
+	})
+}
+
+func (l *Loop) stopConn(c *Conn) {
+	if h, ok := c.proto.(couplet.DrainHandler); ok {
+		c.callDraining(h)
+		return
+	}
+	c.Close()
+	c.reason = couplet.ErrShutdown
+}
+
+// cut aborts what did not drain in time.
+func (l *Loop) cut() {
+	l.draining = false
+	l.slab.each(func(c *Conn) {
+		if c.state != connecting && c.state < closing {
+			c.cut = true
+			c.fail(couplet.ErrShutdown)
+		}
+	})
+}
+
+// fail ends the loop where it stands: the driver is gone, so descriptors are
+// closed here, and everybody is told.
+func (l *Loop) fail(cause error) {
+	err := &couplet.EngineError{Engine: l.engine.name, Err: cause}
+	l.stopping, l.draining = true, false
+	l.engine.failed(err)
+	l.driver.Shutdown()
+	l.slab.each(func(c *Conn) {
+		for s := c.head; s != nil; s = s.next {
+			limbo.keep(s.block) // the kernel may still be reading it
+		}
+		l.sockets.Release(c.fd)
+		if c.state != closing {
+			c.reason = err
+		}
+		if c.dial != nil {
+			c.dial.given, c.dial.err = true, err
+		}
+		c.closed()
+	})
+	for ln := range l.listeners {
+		ln.release()
+	}
+	for d := range l.dials {
+		d.fail(err)
+	}
+	for p := l.posts.end(); p != nil; p = p.next {
+		l.run("posted function", p.f)
+	}
+	l.publish()
+}
+
+// failWith ends a loop that is well because another one of its engine failed.
+func (l *Loop) failWith(err error) {
+	l.stop()
+	l.draining = false
+	for d := range l.dials {
+		d.giveUp(err)
+	}
+	l.slab.each(func(c *Conn) {
+		if c.state != connecting {
+			c.fail(err)
+		}
+	})
+}
+
+// dialError is the error of an attempt to connect.
+func dialError(network string, remote net.Addr, call string, errno syscall.Errno) error {
+	return sock.OpError("dial", network, nil, remote, call, errno)
+}

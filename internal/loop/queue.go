@@ -1,0 +1,94 @@
+//go:build linux
+
+package loop
+
+import "couplet"
+
+// A Segment is a piece of an outbound queue: bytes of our own in a block, or a
+// shared Buffer. What a send in flight covers never changes.
+type Segment struct {
+	next   *Segment
+	bytes  []byte // not yet sent
+	block  []byte // owned: bytes is within it
+	shared *couplet.Buffer
+	class  int8
+}
+
+// Next is the segment behind s, or nil.
+func (s *Segment) Next() *Segment { return s.next }
+
+// Bytes is what of s is not sent.
+func (s *Segment) Bytes() []byte { return s.bytes }
+
+// classes are the sizes of owned blocks. kept is how many of each a loop keeps
+// for reuse.
+var (
+	classes = [...]int{2 << 10, 16 << 10, 64 << 10}
+	kept    = [...]int{4096, 256, 64}
+)
+
+const sharedClass = int8(-1)
+
+// segments recycles a loop's segments.
+type segments struct {
+	free   [len(classes)][]*Segment
+	shared []*Segment
+}
+
+// owned returns an empty segment with a block fit for n bytes, one class above
+// the block that was filled before it.
+func (p *segments) owned(n int, after *Segment) *Segment {
+	class := 0
+	if after != nil && after.class >= 0 {
+		class = min(int(after.class)+1, len(classes)-1)
+	}
+	for class < len(classes)-1 && n > classes[class] {
+		class++
+	}
+	free := p.free[class]
+	if len(free) == 0 {
+		b := make([]byte, classes[class])
+		return &Segment{block: b, bytes: b[:0], class: int8(class)}
+	}
+	s := free[len(free)-1]
+	p.free[class] = free[:len(free)-1]
+	s.bytes = s.block[:0]
+	return s
+}
+
+// lent returns a segment that refers to b, whose reference it takes over.
+func (p *segments) lent(b *couplet.Buffer) *Segment {
+	s := &Segment{class: sharedClass}
+	if n := len(p.shared); n > 0 {
+		s = p.shared[n-1]
+		p.shared = p.shared[:n-1]
+	}
+	s.shared, s.bytes = b, b.Bytes()
+	return s
+}
+
+// put takes a segment back that the kernel is done with.
+func (p *segments) put(s *Segment) {
+	s.next, s.bytes = nil, nil
+	if s.class == sharedClass {
+		b := s.shared
+		s.shared = nil
+		if len(p.shared) < kept[0] {
+			p.shared = append(p.shared, s)
+		}
+		b.Release()
+		return
+	}
+	if len(p.free[s.class]) < kept[s.class] {
+		p.free[s.class] = append(p.free[s.class], s)
+	}
+}
+
+// room is the part of s's block behind its bytes.
+func (s *Segment) room() []byte {
+	if s.class == sharedClass {
+		return nil
+	}
+	end := len(s.block) - cap(s.bytes) + len(s.bytes)
+	return s.block[end:]
+}

@@ -1,0 +1,62 @@
+//go:build linux
+
+package loop
+
+import (
+	"context"
+	"net"
+
+	"golang.org/x/sys/unix"
+
+	"couplet"
+	"couplet/internal/sock"
+)
+
+// Kernel is the Sockets of the real kernel.
+type Kernel struct{}
+
+var _ Sockets = Kernel{}
+
+// Listen implements Sockets.
+func (Kernel) Listen(network, address string, o *couplet.Options, n int) ([]int, net.Addr, error) {
+	return sock.Listen(network, address, o, n)
+}
+
+// Parse implements Sockets.
+func (Kernel) Parse(network, address string) (sock.Sockaddr, bool, error) {
+	return sock.Parse(network, address, false)
+}
+
+// Resolve implements Sockets.
+func (Kernel) Resolve(ctx context.Context, network, address string) ([]sock.Sockaddr, error) {
+	return sock.Resolve(ctx, network, address)
+}
+
+// Socket implements Sockets.
+func (Kernel) Socket(sa *sock.Sockaddr, o *couplet.Options) (int, error) { return sock.Socket(sa, o) }
+
+// Peer implements Sockets.
+func (Kernel) Peer(fd int) (net.Addr, error) { return sock.Peer(fd) }
+
+// Local implements Sockets.
+func (Kernel) Local(fd int) (net.Addr, error) { return sock.Local(fd) }
+
+// Acknowledged implements Sockets.
+func (Kernel) Acknowledged(fd int, unix bool) bool { return sock.Acknowledged(fd, unix) }
+
+// Progress implements Sockets: the bytes that the peer has acknowledged, or
+// for a unix socket those that it has not read.
+func (Kernel) Progress(fd int, isUnix bool) uint64 {
+	if isUnix {
+		n, _ := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+		return uint64(n)
+	}
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0
+	}
+	return info.Bytes_acked
+}
+
+// Release implements Sockets.
+func (Kernel) Release(fd int) { unix.Close(fd) }

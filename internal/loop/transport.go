@@ -1,0 +1,227 @@
+//go:build linux
+
+package loop
+
+import (
+	"io"
+	"net"
+	"syscall"
+	"time"
+
+	"couplet"
+)
+
+var _ couplet.Transport = (*Conn)(nil)
+
+// Write implements couplet.Transport.
+func (c *Conn) Write(p []byte) (int, error) {
+	if err := c.writable(len(p)); err != nil {
+		return 0, err
+	}
+	if len(p) > 0 {
+		c.push(p)
+		c.markDirty()
+	}
+	return len(p), nil
+}
+
+// Writev implements couplet.Transport.
+func (c *Conn) Writev(bufs [][]byte) (int, error) {
+	n := 0
+	for _, p := range bufs {
+		n += len(p)
+	}
+	if err := c.writable(n); err != nil {
+		return 0, err
+	}
+	for _, p := range bufs {
+		c.push(p)
+	}
+	if n > 0 {
+		c.markDirty()
+	}
+	return n, nil
+}
+
+// WriteBuffer implements couplet.Transport.
+func (c *Conn) WriteBuffer(b *couplet.Buffer) error {
+	if err := c.writable(0); err != nil {
+		return err
+	}
+	if b.Len() > 0 {
+		c.queued += b.Len()
+		c.link(c.loop.segments.lent(b.Retain()))
+		c.markDirty()
+	}
+	return nil
+}
+
+// Buffered implements couplet.Transport.
+func (c *Conn) Buffered() int { return c.queued }
+
+// CloseWrite implements couplet.Transport.
+func (c *Conn) CloseWrite() error {
+	c.loop.check()
+	if c.state != open {
+		return net.ErrClosed
+	}
+	if !c.halfClosed {
+		c.halfClosed = true
+		c.markDirty()
+	}
+	return nil
+}
+
+// Close implements couplet.Transport.
+func (c *Conn) Close() error {
+	c.loop.check()
+	switch {
+	case c.state == lost:
+		return net.ErrClosed
+	case c.state != open:
+		return nil
+	case c.sendErr != nil:
+		c.fail(c.sendErr)
+		return nil
+	}
+	c.reason = net.ErrClosed
+	if c.peerClosed {
+		c.reason = io.EOF
+	}
+	c.close()
+	return nil
+}
+
+// Abort implements couplet.Transport.
+func (c *Conn) Abort() {
+	c.loop.check()
+	c.fail(couplet.ErrAborted)
+}
+
+// PauseReading implements couplet.Transport.
+func (c *Conn) PauseReading() {
+	c.loop.check()
+	if c.state == open {
+		c.paused = true
+		c.setReceive()
+	}
+}
+
+// ResumeReading implements couplet.Transport.
+func (c *Conn) ResumeReading() {
+	c.loop.check()
+	if c.state != open || !c.paused {
+		return
+	}
+	c.paused = false
+	if len(c.inbound) > 0 || c.ended {
+		c.markReady()
+		return
+	}
+	c.setReceive()
+}
+
+// SetWatermarks implements couplet.Transport.
+func (c *Conn) SetWatermarks(low, high int) {
+	c.loop.check()
+	c.high = max(high, 0)
+	c.low = min(max(low, 0), c.high)
+	c.markOver()
+}
+
+// AfterFunc implements couplet.Transport.
+func (c *Conn) AfterFunc(d time.Duration, f func()) couplet.Timer {
+	c.loop.check()
+	return c.loop.afterFunc(d, func() {
+		if c.state == open {
+			c.callTimer(f)
+		}
+	})
+}
+
+// LocalAddr implements couplet.Transport.
+func (c *Conn) LocalAddr() net.Addr {
+	if c.local == nil && c.fd >= 0 {
+		c.local, _ = c.loop.sockets.Local(c.fd)
+	}
+	return c.local
+}
+
+// RemoteAddr implements couplet.Transport.
+func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+
+// Loop implements couplet.Transport.
+func (c *Conn) Loop() couplet.Loop { return c.loop }
+
+// Handle implements couplet.Transport.
+func (c *Conn) Handle() couplet.Handle {
+	c.loop.check()
+	if c.state == lost {
+		return couplet.Handle{}
+	}
+	if !c.watched {
+		c.watched = true
+		c.loop.slab.at(c.slot).limit.Store(int64(c.origin.opts.MaxOutbound))
+		c.publish()
+	}
+	return couplet.NewHandle(c.loop, uint64(c.generation)<<32|uint64(c.slot))
+}
+
+// Context implements couplet.Transport.
+func (c *Conn) Context() any { return c.context }
+
+// SetContext implements couplet.Transport.
+func (c *Conn) SetContext(v any) { c.context = v }
+
+// SyscallConn implements couplet.Transport.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) {
+	if c.state == lost {
+		return nil, net.ErrClosed
+	}
+	return rawConn{c}, nil
+}
+
+// rawConn lets options be set and nothing be read.
+type rawConn struct{ c *Conn }
+
+// Control implements syscall.RawConn.
+func (r rawConn) Control(f func(fd uintptr)) error {
+	if r.c.state == lost {
+		return net.ErrClosed
+	}
+	f(uintptr(r.c.fd))
+	return nil
+}
+
+// Read implements syscall.RawConn: reading belongs to the engine.
+func (r rawConn) Read(func(fd uintptr) bool) error { return couplet.ErrNotSupported }
+
+// Write implements syscall.RawConn: writing belongs to the engine.
+func (r rawConn) Write(func(fd uintptr) bool) error { return couplet.ErrNotSupported }
+
+// PostConn implements couplet.HandleOwner, for any goroutine.
+func (l *Loop) PostConn(id uint64, n int, f func(t couplet.Transport)) error {
+	generation := uint32(id >> 32)
+	s := l.slab.at(uint32(id))
+	if s == nil || s.generation.Load() != generation {
+		return net.ErrClosed
+	}
+	if n > 0 && s.posted.Add(int64(n))+s.queued.Load() > s.limit.Load() {
+		s.posted.Add(-int64(n))
+		return couplet.ErrOutboundFull
+	}
+	ok := l.Post(func() {
+		s.posted.Add(-int64(n))
+		c := s.conn
+		if c == nil || s.generation.Load() != generation {
+			f(nil)
+			return
+		}
+		f(c)
+		c.publish()
+	})
+	if !ok {
+		return net.ErrClosed
+	}
+	return nil
+}

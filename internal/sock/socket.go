@@ -1,0 +1,168 @@
+//go:build linux
+
+package sock
+
+import (
+	"net"
+	"os"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"couplet"
+)
+
+// open makes a socket of sa's family and sets what o says, before bind or
+// connect.
+func open(op string, sa *Sockaddr, o *couplet.Options, prepare func(fd int) error) (fd int, err error) {
+	fd, err = unix.Socket(sa.Family(), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, &net.OpError{Op: op, Net: sa.Network(), Addr: sa.NetAddr(), Err: os.NewSyscallError("socket", err)}
+	}
+	err = setOptions(fd, sa.Family(), o)
+	if err == nil && prepare != nil {
+		err = prepare(fd)
+	}
+	if err == nil && o.Control != nil {
+		err = o.Control(uintptr(fd))
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, &net.OpError{Op: op, Net: sa.Network(), Addr: sa.NetAddr(), Err: err}
+	}
+	return fd, nil
+}
+
+// setOptions sets on a socket what o says of its connections. Linux copies all
+// of it from a listener to the sockets it accepts.
+func setOptions(fd, family int, o *couplet.Options) error {
+	type option struct {
+		level, name, value int
+		set                bool
+	}
+	tcp := family != unix.AF_UNIX
+	period := min(max(int((o.KeepAlive+time.Second-1)/time.Second), 1), 32767)
+	alive := tcp && o.KeepAlive > 0
+	for _, s := range []option{
+		{unix.SOL_SOCKET, unix.SO_RCVBUF, o.ReceiveBuffer, o.ReceiveBuffer > 0},
+		{unix.SOL_SOCKET, unix.SO_SNDBUF, o.SendBuffer, o.SendBuffer > 0},
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, flag(o.NoDelay), tcp},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, flag(alive), tcp},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, period, alive},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, period, alive},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9, alive},
+	} {
+		if !s.set {
+			continue
+		}
+		if err := unix.SetsockoptInt(fd, s.level, s.name, s.value); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	return nil
+}
+
+func flag(on bool) int {
+	if on {
+		return 1
+	}
+	return 0
+}
+
+// Socket makes a socket to connect to sa, with o's options set and o.Control
+// called. Errors are *net.OpError.
+func Socket(sa *Sockaddr, o *couplet.Options) (fd int, err error) {
+	return open("dial", sa, o, nil)
+}
+
+// Connect begins to connect fd. It returns 0 or an errno: EINPROGRESS where the
+// outcome is to come (then SocketError tells it), EAGAIN where a unix
+// listener's backlog is full.
+func Connect(fd int, sa *Sockaddr) unix.Errno {
+	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(sa.Ptr()), uintptr(sa.n))
+	return errno
+}
+
+// Peer is the address of the other end. It fails with ENOTCONN where the peer
+// has reset the connection already.
+func Peer(fd int) (net.Addr, error) { return name(unix.SYS_GETPEERNAME, "getpeername", fd) }
+
+// Local is the socket's own address.
+func Local(fd int) (net.Addr, error) { return name(unix.SYS_GETSOCKNAME, "getsockname", fd) }
+
+func name(trap uintptr, call string, fd int) (net.Addr, error) {
+	var s Sockaddr
+	if errno := ask(trap, fd, &s); errno != 0 {
+		return nil, os.NewSyscallError(call, errno)
+	}
+	return s.NetAddr(), nil
+}
+
+// ask is getsockname or getpeername.
+func ask(trap uintptr, fd int, s *Sockaddr) unix.Errno {
+	s.n = uint32(unsafe.Sizeof(s.raw))
+	_, _, errno := unix.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(&s.raw)), uintptr(unsafe.Pointer(&s.n)))
+	return errno
+}
+
+// SelfConnected reports whether a TCP socket has connected to itself: a dial to
+// a free port of the range from which its own was drawn can meet itself. Treat
+// it as ECONNREFUSED.
+func SelfConnected(fd int) bool {
+	var local, peer Sockaddr
+	if ask(unix.SYS_GETSOCKNAME, fd, &local) != 0 || ask(unix.SYS_GETPEERNAME, fd, &peer) != 0 {
+		return false
+	}
+	switch local.Family() {
+	case unix.AF_INET:
+		return *local.inet4() == *peer.inet4()
+	case unix.AF_INET6:
+		return local.inet6().Port == peer.inet6().Port && local.inet6().Addr == peer.inet6().Addr
+	}
+	return false
+}
+
+// SocketError takes the error that waits on a socket (SO_ERROR); 0 if none
+// does. After a connect that was in progress it is the outcome.
+func SocketError(fd int) unix.Errno {
+	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if errno, ok := err.(unix.Errno); ok {
+		return errno
+	}
+	return unix.Errno(n)
+}
+
+// SetReset makes the close of fd a reset that drops what is queued
+// (SO_LINGER 0). On a unix socket it has no effect: the peer sees an end.
+func SetReset(fd int) {
+	unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+}
+
+// ShutdownWrite sends a FIN after all that was sent.
+func ShutdownWrite(fd int) error {
+	return os.NewSyscallError("shutdown", unix.Shutdown(fd, unix.SHUT_WR))
+}
+
+// Acknowledged reports whether the peer's kernel has everything that was sent,
+// the FIN included, so that a close loses none of it. On TCP that is
+// SIOCOUTQ, which is 0 once all is acknowledged. A unix socket puts what it
+// sends straight into the peer's queue; but to close it with input unread would
+// turn that into ECONNRESET, so there its own queue (SIOCINQ) must be empty.
+func Acknowledged(fd int, isUnix bool) bool {
+	request := uint(unix.SIOCOUTQ)
+	if isUnix {
+		request = unix.SIOCINQ
+	}
+	n, err := unix.IoctlGetInt(fd, request)
+	return err != nil || n == 0
+}
+
+// File is a duplicate of fd, close-on-exec, as a file that the caller closes.
+func File(fd int, name string) (*os.File, error) {
+	d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(d), name), nil
+}

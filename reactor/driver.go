@@ -1,0 +1,134 @@
+//go:build linux
+
+package reactor
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"couplet"
+	"couplet/internal/loop"
+)
+
+// New starts the engine "epoll".
+func New(config couplet.Config) (couplet.Engine, error) {
+	e, err := loop.NewEngine("epoll", config, loop.Kernel{}, newDriver)
+	if err != nil {
+		return nil, err
+	}
+	e.SetDescription(fmt.Sprintf("epoll, level-triggered, loops %d", len(e.Loops())))
+	return e, nil
+}
+
+var _ loop.Driver = (*driver)(nil)
+
+// driver turns readiness into completions: it waits for "may", makes the call,
+// and reports. All of it belongs to its loop's thread.
+type driver struct {
+	loop      *loop.Loop
+	poller    *poller
+	waker     *loop.Waker
+	conns     loop.Slab[conn]
+	listeners map[uint32]*listener
+	nextID    uint32
+
+	reports []report // to be made in the next Wait
+	changed []key    // connections whose interest may have changed
+	memory  []byte   // the one receive buffer, kept hot
+	filled  int      // of memory, while it is lent
+
+	gather  [loop.MaxGather]unix.Iovec // of the send being made
+	message unix.Msghdr
+}
+
+// conn is what the driver keeps of a connection.
+type conn struct {
+	c          *loop.Conn
+	generation uint32
+
+	watching   bool     // known to the poller ...
+	interest   interest // ... for this
+	changed    bool     // in driver.changed
+	receiving  bool
+	hung       bool // the poller told of an error or hang-up that nobody wanted yet
+	connecting bool
+	sending    bool // a send waits until it may
+	full       bool // the socket took less than it was given: wait before the next try
+}
+
+// listener is what the driver keeps of a listening socket.
+type listener struct {
+	l  *loop.Listener
+	id uint32
+}
+
+// report is a completion that is to be reported.
+type report struct {
+	kind  kind
+	key   key
+	l     *loop.Listener
+	bytes int
+	errno errno
+}
+
+type kind uint8
+
+const (
+	stopped kind = iota
+	connected
+	ended
+	sent
+	closed
+)
+
+// newDriver runs on the loop's thread.
+func newDriver(l *loop.Loop) (loop.Driver, error) {
+	p, err := newPoller()
+	if err != nil {
+		return nil, err
+	}
+	w, err := loop.NewWaker()
+	if err != nil {
+		p.close()
+		return nil, err
+	}
+	d := &driver{
+		loop:      l,
+		poller:    p,
+		waker:     w,
+		listeners: make(map[uint32]*listener),
+		memory:    newMemory(),
+	}
+	if err := p.set(add, w.FD(), key{kind: wakeKey}, readable); err != 0 {
+		d.Shutdown()
+		return nil, fmt.Errorf("couplet: watching the wake-up descriptor: %w", err)
+	}
+	return d, nil
+}
+
+// of is what the driver keeps of c.
+func (d *driver) of(c *loop.Conn) *conn {
+	s := d.conns.At(c.Slot())
+	if s.c != c {
+		*s = conn{c: c, generation: c.Generation()}
+	}
+	return s
+}
+
+// known is the connection that an event is for, or nil if that is gone.
+func (d *driver) known(k key) *conn {
+	if s := d.conns.At(k.slot); s.c != nil && s.generation == k.generation {
+		return s
+	}
+	d.loop.Count().Stale++
+	return nil
+}
+
+func (s *conn) key() key { return key{connKey, s.c.Slot(), s.generation} }
+
+// Shutdown implements loop.Driver.
+func (d *driver) Shutdown() error {
+	d.waker.Close()
+	return d.poller.close()
+}

@@ -1,0 +1,155 @@
+//go:build linux
+
+package reactor
+
+import "time"
+
+// Wait implements loop.Driver: it reports what was done at once, waits until
+// something may be done, does it, and reports that.
+func (d *driver) Wait(timeout time.Duration) error {
+	if len(d.reports) > 0 {
+		d.report()
+		timeout = d.loop.Recheck(timeout)
+	}
+	if len(d.reports) > 0 {
+		timeout = 0
+	}
+	d.update()
+	events, err := d.poller.wait(timeout, d.loop.Count())
+	d.loop.Awake()
+	if err != 0 {
+		return err
+	}
+	for i := range events {
+		d.ready(&events[i])
+	}
+	return nil
+}
+
+// Wake implements loop.Driver.
+func (d *driver) Wake() { d.waker.Wake() }
+
+// report reports what has been done by now; what the reports lead to waits for
+// the next Wait.
+func (d *driver) report() {
+	n := len(d.reports)
+	for i := 0; i < n; i++ {
+		r := d.reports[i]
+		if r.kind == stopped {
+			d.loop.AcceptStopped(r.l)
+			continue
+		}
+		s := d.known(r.key)
+		if s == nil {
+			continue
+		}
+		c := s.c
+		switch r.kind {
+		case connected:
+			d.loop.Connected(c, r.errno)
+		case ended:
+			d.loop.ReceiveEnded(c, r.errno)
+		case sent:
+			d.loop.Sent(c, r.bytes, r.errno)
+		case closed:
+			s.c = nil
+			d.loop.Closed(c)
+		}
+	}
+	left := copy(d.reports, d.reports[n:])
+	clear(d.reports[left:])
+	d.reports = d.reports[:left]
+}
+
+// ready acts on one event.
+func (d *driver) ready(e *event) {
+	d.loop.Count().Events++
+	k := e.key()
+	switch k.kind {
+	case wakeKey:
+		d.poller.drain(d.waker.FD())
+		return
+	case listenKey:
+		d.accept(k.slot)
+		return
+	}
+	s := d.known(k)
+	if s == nil {
+		return
+	}
+	if s.connecting {
+		d.finishConnect(s)
+		return
+	}
+	broken := e.broken()
+	if e.writable() || broken {
+		d.resume(s)
+	}
+	if s.c == nil || s.generation != k.generation {
+		return
+	}
+	if s.receiving && (e.readable() || broken) {
+		d.receive(s)
+	} else if broken && !s.sending {
+		s.hung = true // nobody wants to know yet, and it would be told without end
+		d.mark(s)
+	}
+}
+
+// mark has update look at what s wants of the poller.
+func (d *driver) mark(s *conn) {
+	if !s.changed {
+		s.changed = true
+		d.changed = append(d.changed, s.key())
+	}
+}
+
+// update tells the poller what has changed, once per wait and connection.
+func (d *driver) update() {
+	for _, k := range d.changed {
+		s := d.conns.At(k.slot)
+		if s.c == nil || s.generation != k.generation || !s.changed {
+			continue
+		}
+		s.changed = false
+		var want interest
+		if s.receiving {
+			want |= readable
+		}
+		if s.sending || s.connecting {
+			want |= writable
+		}
+		if want != 0 {
+			s.hung = false
+		}
+		switch {
+		case s.hung && s.watching:
+			s.watching = false
+			d.set(remove, s, 0)
+		case !s.watching && want != 0:
+			s.watching = true
+			d.set(add, s, want)
+		case s.watching && s.interest != want:
+			d.set(modify, s, want)
+		}
+		s.interest = want
+	}
+	d.changed = d.changed[:0]
+}
+
+func (d *driver) set(op operation, s *conn, want interest) {
+	d.loop.Count().Crossings++
+	if err := d.poller.set(op, s.c.FD(), s.key(), want); err != 0 {
+		// Out of memory, or the user's limit on watches: this connection cannot
+		// be served.
+		r := report{kind: ended, key: s.key(), errno: err}
+		switch {
+		case s.connecting:
+			r.kind = connected
+		case s.sending:
+			r.kind = sent
+		}
+		s.watching, s.connecting, s.receiving, s.sending = false, false, false, false
+		d.reports = append(d.reports, r)
+	}
+}
