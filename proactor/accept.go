@@ -1,0 +1,64 @@
+//go:build linux && (amd64 || arm64 || riscv64 || loong64)
+
+package proactor
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"couplet/internal/loop"
+	"couplet/proactor/ring"
+)
+
+// Listen implements loop.Driver: one entry accepts until it ends.
+func (d *driver) Listen(l *loop.Listener) {
+	d.nextID++
+	n := &listener{l: l, id: d.nextID}
+	d.listeners[n.id] = n
+	d.armAccept(n)
+}
+
+func (d *driver) armAccept(n *listener) {
+	d.entry(newKey(acceptOp, 0, n.id)).AcceptMultishot(n.l.FD(), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+}
+
+// StopAccept implements loop.Driver: the answer is the accept's last completion.
+func (d *driver) StopAccept(l *loop.Listener) {
+	for id, n := range d.listeners {
+		if n.l == l {
+			n.stopping = true
+			d.entry(newKey(cancelOp, 0, 0)).CancelUserData(uint64(newKey(acceptOp, 0, id)))
+		}
+	}
+}
+
+// accepted is a completion of an accept.
+func (d *driver) accepted(k key, e *ring.CQE) {
+	n := d.listeners[k.slot()]
+	if n == nil {
+		d.loop.Count().Stale++
+		if e.Res >= 0 {
+			unix.Close(int(e.Res))
+		}
+		return
+	}
+	more := e.Flags&ring.CQEFMore != 0
+	if !more {
+		delete(d.listeners, n.id)
+	}
+	switch {
+	case e.Res >= 0:
+		d.loop.Accepted(n.l, int(e.Res), 0)
+		if !more && !n.stopping { // it ended by itself: once more
+			d.loop.Count().Rearmed++
+			d.listeners[n.id] = n
+			d.armAccept(n)
+		}
+	case !n.stopping && !more:
+		d.loop.Accepted(n.l, -1, syscall.Errno(-e.Res))
+	}
+	if !more && n.stopping {
+		d.loop.AcceptStopped(n.l)
+	}
+}

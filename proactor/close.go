@@ -1,0 +1,47 @@
+//go:build linux && (amd64 || arm64 || riscv64 || loong64)
+
+package proactor
+
+import (
+	"golang.org/x/sys/unix"
+
+	"couplet/internal/loop"
+	"couplet/internal/sock"
+)
+
+// Close implements loop.Driver. To close a descriptor does not end what is in
+// flight on it: that holds the socket open. So everything is cancelled first,
+// and the descriptor closed with the last completion.
+func (d *driver) Close(c *loop.Conn, how loop.CloseMode) {
+	s := d.of(c)
+	s.closing, s.how, s.receiving = true, how, false
+	if s.inFlight == 0 {
+		d.closeFD(s)
+		d.reports = append(d.reports, report{key: s.key(cancelOp)})
+		return
+	}
+	d.entry(s.key(cancelOp)).CancelFD(c.FD())
+}
+
+// landed takes note of an operation's last completion. It reports whether the
+// connection is closing, in which case this may have been what it waited for.
+func (d *driver) landed(s *conn) bool {
+	s.inFlight--
+	if s.closing && s.inFlight == 0 {
+		c := s.c
+		d.closeFD(s)
+		s.c = nil
+		d.loop.Closed(c)
+		return true
+	}
+	return s.closing
+}
+
+func (d *driver) closeFD(s *conn) {
+	if s.how == loop.Reset {
+		sock.SetReset(s.c.FD())
+		d.loop.Count().Crossings++
+	}
+	unix.Close(s.c.FD())
+	d.loop.Count().Crossings++
+}

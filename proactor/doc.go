@@ -1,0 +1,38 @@
+// Package proactor is the completion engine: it tells the kernel (io_uring)
+// what to do, and the kernel says when it is done.
+//
+// # Basics
+//
+// Read driver.go, accept.go, connect.go, receive.go, send.go, close.go and
+// wait.go beside the files of the same names in package couplet/reactor: the
+// difference between the two is the difference between completion and
+// readiness. What both share (the life of a connection, queues, timers) is
+// internal/loop. buffers.go holds the memory that the kernel receives into;
+// package couplet/proactor/ring is the boundary to the kernel.
+//
+// # Lifetimes
+//
+// The kernel works on what it was given until it says that it is done, so
+// everything here is a question of who holds what, and until when:
+//
+//   - A connection's operations (at most one receive, one send, one connect) are
+//     counted in conn.inFlight from the entry that starts them to their last
+//     completion, the one without CQEFMore. The descriptor is closed only when
+//     the count is 0, after everything was cancelled; only then is Closed
+//     reported and the slot given on.
+//   - user_data is kind, generation, slot, and never an address. A completion
+//     whose generation does not fit is counted and dropped, but the buffer it
+//     carries goes back to the ring, and a descriptor it carries is closed.
+//   - Bytes to send are the loop's segments, which stay reachable and unchanged
+//     until Sent, or until Closed. The header and the list of a gathered send are
+//     copied by the kernel when it takes the entry, and are ours again then.
+//   - A receive buffer is the kernel's while it is in the buffer ring. Between its
+//     completion and its return it is ours, lent to the loop for one report. When
+//     the loop keeps it, fresh memory takes its place under the same id, so the
+//     ring never runs dry for the sake of one who keeps.
+//
+// # Caveats
+//
+// Linux 6.0 or later; elsewhere New returns an error that says what is missing
+// and what to do.
+package proactor

@@ -1,0 +1,242 @@
+//go:build linux && (amd64 || arm64 || riscv64 || loong64)
+
+package proactor
+
+import (
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"couplet"
+	"couplet/internal/loop"
+	"couplet/proactor/ring"
+)
+
+// New starts the engine "uring". It fails with a *ring.SetupError, which says
+// what is in the way and what removes it, where io_uring cannot be used, or not
+// with the features that config asks for.
+func New(config couplet.Config) (couplet.Engine, error) {
+	features, err := granted(config.Features)
+	if err != nil {
+		return nil, err
+	}
+	config.Features = features
+	e, err := loop.NewEngine("uring", config, loop.Kernel{}, newDriver)
+	if err != nil {
+		return nil, err
+	}
+	e.SetDescription(fmt.Sprintf("io_uring tier %s (%s), %s binding, loops %d",
+		features.Tier(), ring.Caps(features), ring.Binding, len(e.Loops())))
+	return e, nil
+}
+
+// The features of the contract are the capabilities of the probe, bit by bit.
+const _ = -uint(ring.Caps(couplet.FeatureMultishot) ^ ring.CapMultishot |
+	ring.Caps(couplet.FeatureDeferTaskrun) ^ ring.CapDeferTaskrun |
+	ring.Caps(couplet.FeatureIncremental) ^ ring.CapIncremental |
+	ring.Caps(couplet.FeatureMinWait) ^ ring.CapMinWait)
+
+// probed is what a probe found, once one has succeeded.
+var probed atomic.Uint32
+
+// granted is what is to be used of what the kernel has.
+func granted(want couplet.Features) (couplet.Features, error) {
+	if probed.Load() == 0 {
+		caps, err := ring.Probe()
+		if err != nil {
+			return 0, err
+		}
+		probed.Store(uint32(caps))
+	}
+	have := couplet.Features(probed.Load())
+	switch {
+	case want == 0:
+		return have, nil
+	case want&^have != 0:
+		return 0, fmt.Errorf("couplet: this kernel's io_uring lacks %s; it has %s. Use --engine=epoll, or a newer kernel",
+			ring.Caps(want&^have), ring.Caps(have))
+	}
+	return want | couplet.FeatureMultishot, nil
+}
+
+var _ loop.Driver = (*driver)(nil)
+
+// driver maps each call to a submission entry, and each completion entry to a
+// report. All of it belongs to its loop's thread.
+type driver struct {
+	loop      *loop.Loop
+	ring      *ring.Ring
+	waker     *loop.Waker
+	conns     loop.Slab[conn]
+	listeners map[uint32]*listener
+	nextID    uint32
+
+	reports []report // to be made in the next Wait
+	buffers *buffers // that the kernel receives into
+	starved []key    // whose receive found no buffer
+
+	gathers  []*gather // of sends queued since the last enter
+	gathered int       // how many of them are in use
+	unsent   int       // bytes of sends queued since the last enter
+
+	woken  *[8]byte // what the eventfd is read into
+	waking bool     // that read is in flight
+	enters uint64   // of those counted as crossings
+	err    error    // the ring failed
+}
+
+// conn is what the driver keeps of a connection.
+type conn struct {
+	c          *loop.Conn
+	generation uint32
+
+	inFlight   int32 // operations whose last completion has not come
+	receiving  bool  // the loop wants to receive
+	armed      bool  // a receive is in flight ...
+	cancelling bool  // ... and being cancelled
+	size       int32 // of the send in flight
+	closing    bool
+	how        loop.CloseMode
+}
+
+// listener is what the driver keeps of a listening socket.
+type listener struct {
+	l        *loop.Listener
+	id       uint32
+	stopping bool
+}
+
+// report is a completion that the kernel had no part in.
+type report struct {
+	key key
+	l   *loop.Listener // AcceptStopped if not nil, else Closed
+}
+
+// key says what a completion is for; it is the entry's user data.
+type key uint64
+
+type kind uint8
+
+const (
+	wakeOp kind = iota
+	acceptOp
+	connectOp
+	receiveOp
+	sendOp
+	cancelOp
+)
+
+func newKey(k kind, generation, slot uint32) key {
+	return key(k)<<56 | key(generation&loop.GenerationMask)<<32 | key(slot)
+}
+
+func (k key) kind() kind         { return kind(k >> 56) }
+func (k key) generation() uint32 { return uint32(k>>32) & loop.GenerationMask }
+func (k key) slot() uint32       { return uint32(k) }
+
+// newDriver runs on the loop's thread, which the ring then belongs to.
+func newDriver(l *loop.Loop) (loop.Driver, error) {
+	config := l.Config()
+	r, err := ring.OpenForCaps(uint32(config.RingEntries), uint32(config.CompletionEntries), ring.Caps(config.Features))
+	if err != nil {
+		return nil, err
+	}
+	d := &driver{
+		loop:      l,
+		ring:      r,
+		listeners: make(map[uint32]*listener),
+		woken:     new([8]byte),
+	}
+	if d.buffers, err = newBuffers(r, config); err == nil {
+		d.waker, err = loop.NewWaker()
+	}
+	if err != nil {
+		d.Shutdown()
+		return nil, err
+	}
+	d.armWaker()
+	return d, nil
+}
+
+// of is what the driver keeps of c.
+func (d *driver) of(c *loop.Conn) *conn {
+	s := d.conns.At(c.Slot())
+	if s.c != c {
+		*s = conn{c: c, generation: c.Generation()}
+	}
+	return s
+}
+
+// known is the connection that a completion is for, or nil if that is gone.
+func (d *driver) known(k key) *conn {
+	if s := d.conns.At(k.slot()); s.c != nil && s.generation == k.generation() {
+		return s
+	}
+	d.loop.Count().Stale++
+	return nil
+}
+
+func (s *conn) key(k kind) key { return newKey(k, s.generation, s.c.Slot()) }
+
+// entry is the next submission entry. A full queue is submitted first.
+func (d *driver) entry(k key) *ring.SQE {
+	for range 1000 {
+		if e := d.ring.SQE(); e != nil {
+			e.UserData = uint64(k)
+			return e
+		}
+		if err := d.ring.Submit(); err != nil {
+			d.err = err
+			break
+		}
+		d.submitted()
+	}
+	if d.err == nil {
+		d.err = fmt.Errorf("couplet: the kernel takes no submissions (%d queued)", d.ring.Queued())
+	}
+	return new(ring.SQE) // goes nowhere: the next Wait fails
+}
+
+// submitted takes note of what the kernel has taken.
+func (d *driver) submitted() {
+	if d.ring.Queued() == 0 {
+		d.gathered, d.unsent = 0, 0
+	}
+	n := d.ring.Enters()
+	d.loop.Count().Crossings += int64(n - d.enters)
+	d.enters = n
+}
+
+func (d *driver) armWaker() {
+	d.waking = true
+	d.entry(newKey(wakeOp, 0, 0)).Read(d.waker.FD(), unsafe.Pointer(d.woken), 8)
+}
+
+// Shutdown implements loop.Driver.
+func (d *driver) Shutdown() error {
+	if d.waking && d.err == nil {
+		d.waker.Wake() // ends the read, so that the kernel holds nothing of ours
+		for i := 0; d.waking && d.err == nil && i < 100; i++ {
+			d.err = d.ring.Wait(10e6, 1, 0)
+			d.reap()
+		}
+	}
+	if d.waking || d.holds() {
+		loop.Keep(d) // what the kernel still works on must stay
+	}
+	if d.waker != nil {
+		d.waker.Close()
+	}
+	err := d.buffers.close()
+	if e := d.ring.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+// holds reports whether an operation is in flight: only when a loop failed.
+func (d *driver) holds() bool {
+	busy := len(d.listeners) > 0
+	d.conns.Each(func(s *conn) { busy = busy || s.inFlight > 0 })
+	return busy
+}

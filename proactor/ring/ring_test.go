@@ -1,0 +1,696 @@
+//go:build linux && (amd64 || arm64 || riscv64 || loong64)
+
+package ring
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestNopRoundtrip(t *testing.T) {
+	tiers(t, 8, 16, func(t *testing.T, r *Ring) {
+		if r.SQEntries() != 8 || r.CQEntries() != 16 || r.Features()&FeatExtArg == 0 || r.FD() < 0 {
+			t.Fatalf("sq %d, cq %d, features %#x, fd %d", r.SQEntries(), r.CQEntries(), r.Features(), r.FD())
+		}
+		// More rounds than entries, so that every index wraps; several at once, so that CQE sees
+		// more than the head.
+		for round := range uint64(100) {
+			n := uint32(1 + round%8)
+			for i := range n {
+				entry(t, r, round<<8|uint64(i)).Nop()
+			}
+			if r.Queued() != n {
+				t.Fatalf("queued %d of %d", r.Queued(), n)
+			}
+			enters := r.Enters()
+			check(t, r.Wait(time.Second, n, 0))
+			if r.Enters() != enters+1 || r.Queued() != 0 {
+				t.Fatalf("%d enters, %d still queued", r.Enters()-enters, r.Queued())
+			}
+			if r.Ready() != n {
+				t.Fatalf("round %d: %d of %d ready", round, r.Ready(), n)
+			}
+			for i := range n {
+				if c := r.CQE(i); c.UserData != round<<8|uint64(i) || c.Res != 0 {
+					t.Fatalf("round %d: completion %d is %+v", round, i, *c)
+				}
+			}
+			r.Advance(n)
+			if r.Ready() != 0 || r.OverflowCount() != 0 {
+				t.Fatalf("%d ready after the last, %d dropped", r.Ready(), r.OverflowCount())
+			}
+		}
+	})
+}
+
+func TestSubmitOfNothingStaysOut(t *testing.T) {
+	r := open(t, 8, 16, CapMultishot)
+	check(t, r.Submit())
+	if r.Enters() != 0 {
+		t.Fatal("entered the kernel with nothing to submit")
+	}
+	check(t, r.Poll())
+	if r.Enters() != 1 {
+		t.Fatal("Poll did not enter the kernel")
+	}
+}
+
+func TestFullQueueIsNilUntilSubmit(t *testing.T) {
+	tiers(t, 4, 64, func(t *testing.T, r *Ring) {
+		for range 10 {
+			for range 4 {
+				entry(t, r, 0).Nop()
+			}
+			if r.SQE() != nil || r.Queued() != 4 {
+				t.Fatalf("an entry beyond the queue; %d queued", r.Queued())
+			}
+			check(t, r.Submit())
+			if r.Queued() != 0 {
+				t.Fatalf("%d queued after Submit", r.Queued())
+			}
+		}
+		for n := range 40 {
+			if c := reap(t, r); c.Res != 0 {
+				t.Fatalf("completion %d: %+v", n, c)
+			}
+		}
+	})
+}
+
+// A slot's previous use must not show: stale flags make the kernel refuse, or worse, obey.
+func TestEntriesAreZeroed(t *testing.T) {
+	r := open(t, 4, 16, CapMultishot)
+	for range 3 {
+		for range 4 {
+			s := r.SQE()
+			if b := *(*[64]byte)(unsafe.Pointer(s)); b != [64]byte{} {
+				t.Fatalf("a used entry: % x", b)
+			}
+			for i := range (*[64]byte)(unsafe.Pointer(s)) {
+				(*[64]byte)(unsafe.Pointer(s))[i] = 0xff
+			}
+			s.Opcode, s.Flags = OpNop, 0
+		}
+		check(t, r.Submit())
+		for range 4 {
+			reap(t, r)
+		}
+	}
+}
+
+func TestTimedWait(t *testing.T) {
+	tiers(t, 8, 16, func(t *testing.T, r *Ring) {
+		for _, d := range []time.Duration{0, time.Microsecond, 3 * time.Millisecond, 30 * time.Millisecond} {
+			start := time.Now()
+			check(t, r.Wait(d, 1, 0))
+			// Signals of the runtime may end a wait early, but they are rare: one of a few tries
+			// must last.
+			took := time.Since(start)
+			for try := 0; took < d && try < 10; try++ {
+				start = time.Now()
+				check(t, r.Wait(d, 1, 0))
+				took = time.Since(start)
+			}
+			if took < d || took > d+2*time.Second {
+				t.Errorf("a wait of %v took %v", d, took)
+			}
+		}
+	})
+}
+
+// Under signals a wait may return early, without an error, and the caller who looks at the clock
+// and waits for the rest is on time.
+func TestTimedWaitUnderSignals(t *testing.T) {
+	tiers(t, 8, 16, func(t *testing.T, r *Ring) {
+		done, stopped := make(chan struct{}), make(chan struct{})
+		pid, tid := unix.Getpid(), unix.Gettid()
+		go func() {
+			defer close(stopped)
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					unix.Tgkill(pid, tid, unix.SIGURG) // the runtime's own preemption signal, which it expects at any time
+					time.Sleep(200 * time.Microsecond)
+				}
+			}
+		}()
+		defer func() { close(done); <-stopped }()
+		const d = 60 * time.Millisecond
+		for _, queued := range []bool{false, true} {
+			deadline := time.Now().Add(d)
+			var early int
+			for left := d; left > 0; left = time.Until(deadline) {
+				if queued {
+					// A signal after the submission is reported as a success, not as EINTR.
+					entry(t, r, 1).Nop()
+				}
+				check(t, r.Wait(left, 2, 0))
+				r.Advance(r.Ready())
+				early++
+			}
+			if late := time.Since(deadline); late > 2*time.Second {
+				t.Errorf("late by %v", late)
+			}
+			t.Logf("%d waits", early)
+		}
+	})
+}
+
+func TestWaitWithoutLimit(t *testing.T) {
+	tiers(t, 8, 16, func(t *testing.T, r *Ring) {
+		efd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		check(t, err)
+		defer unix.Close(efd)
+		value := memory(t, 8)
+		for round := range 3 {
+			entry(t, r, 7).Read(efd, unsafe.Pointer(&value[0]), 8)
+			go func() {
+				time.Sleep(time.Duration(round) * 5 * time.Millisecond)
+				unix.Write(efd, []byte{3, 0, 0, 0, 0, 0, 0, 0})
+			}()
+			for r.Ready() == 0 {
+				check(t, r.Wait(-1, 1, 0))
+			}
+			if c := reap(t, r); c.UserData != 7 || c.Res != 8 || value[0] != 3 {
+				t.Fatalf("%+v, value %v", c, value)
+			}
+			value[0] = 0
+		}
+	})
+}
+
+func TestMinimumWait(t *testing.T) {
+	for _, tier := range []Caps{CapMultishot | CapMinWait, CapMultishot | CapDeferTaskrun | CapMinWait} {
+		t.Run(tier.String(), func(t *testing.T) {
+			r := open(t, 8, 16, tier)
+			const d, minWait = 4 * time.Second, 20 * time.Millisecond
+			// One of two comes: the wait gathers for minWait and is content with it. A signal may
+			// cut it short.
+			var took time.Duration
+			for try := 0; took < minWait && try < 10; try++ {
+				entry(t, r, 1).Nop()
+				start := time.Now()
+				check(t, r.Wait(d, 2, minWait))
+				took = time.Since(start)
+				if c := reap(t, r); c.UserData != 1 {
+					t.Fatalf("%+v", c)
+				}
+			}
+			if took < minWait || took > d/2 {
+				t.Errorf("gathering for %v took %v", minWait, took)
+			}
+			// Both come: no waiting.
+			entry(t, r, 1).Nop()
+			entry(t, r, 2).Nop()
+			start := time.Now()
+			check(t, r.Wait(d, 2, time.Second))
+			if took := time.Since(start); took > d/2 || r.Ready() != 2 {
+				t.Errorf("%d ready after %v", r.Ready(), took)
+			}
+			r.Advance(2)
+		})
+	}
+}
+
+func TestPollMultishot(t *testing.T) {
+	r := open(t, 8, 16, CapMultishot)
+	a, b := pair(t)
+	entry(t, r, 1).PollMultishot(a, unix.POLLIN)
+	entry(t, r, 2).PollAdd(a, unix.POLLIN)
+	check(t, r.Submit())
+	_, err := unix.Write(b, []byte("x"))
+	check(t, err)
+	for range 2 {
+		switch c := reap(t, r); {
+		case c.Res < 0 || c.Res&unix.POLLIN == 0:
+			t.Fatalf("%+v", c)
+		case (c.UserData == 1) != (c.Flags&CQEFMore != 0):
+			t.Fatalf("the wrong one goes on: %+v", c)
+		}
+	}
+	entry(t, r, 3).CancelUserData(1)
+	for range 2 {
+		switch c := reap(t, r); {
+		case c.UserData == 3 && c.Res != 0,
+			c.UserData == 1 && (errnoIn(c.Res) != syscall.ECANCELED || c.Flags&CQEFMore != 0):
+			t.Fatalf("%+v", c)
+		}
+	}
+	entry(t, r, 4).CancelUserData(1)
+	if c := reap(t, r); errnoIn(c.Res) != syscall.ENOENT {
+		t.Fatalf("cancelling nothing: %+v", c)
+	}
+}
+
+// Multishot accept and receive, with so few buffers that the group runs dry again and again.
+func TestEchoOverFourBuffers(t *testing.T) {
+	tiers(t, 16, 64, func(t *testing.T, r *Ring) {
+		const (
+			group, buffers, size = 3, 4, 512
+			volume               = 256 << 10
+
+			accept = iota
+			receive
+			send
+			cancel
+		)
+		mem := memory(t, buffers*size)
+		b := bufRing(t, r, buffers, group, false)
+		put := func(bid uint16) { b.Add(unsafe.Pointer(&mem[int(bid)*size]), size, bid) }
+		for bid := range uint16(buffers) {
+			put(bid)
+		}
+		b.Publish()
+		lfd, port := tcp(t, true)
+		entry(t, r, accept).AcceptMultishot(lfd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		check(t, r.Submit())
+
+		sent := make([]byte, volume)
+		for i := range sent {
+			sent[i] = byte(rand.Uint32())
+		}
+		client := make(chan error, 1)
+		go func() { client <- echoClient(port, sent) }()
+
+		conn, starved, ended := -1, 0, false
+		var inFlight, pending []byte
+		for !ended || inFlight != nil {
+			if inFlight == nil && len(pending) > 0 {
+				inFlight, pending = pending, nil
+				entry(t, r, send).Send(conn, unsafe.Pointer(&inFlight[0]), uint32(len(inFlight)), unix.MSG_NOSIGNAL|unix.MSG_WAITALL)
+			}
+			check(t, r.Wait(time.Second, 1, 0))
+			n := r.Ready()
+			rearm := false
+			var back []uint16
+			for i := range n {
+				c := r.CQE(i)
+				switch c.UserData {
+				case accept:
+					if c.Res < 0 || c.Flags&CQEFMore == 0 || conn >= 0 {
+						t.Fatalf("accept: %+v", *c)
+					}
+					conn, rearm = int(c.Res), true
+				case receive:
+					if c.Flags&CQEFBuffer != 0 {
+						bid := c.BufferID()
+						pending = append(pending, mem[int(bid)*size:][:c.Res]...)
+						back = append(back, bid)
+					}
+					if c.Flags&CQEFMore != 0 {
+						break
+					}
+					switch {
+					case c.Res == 0:
+						ended = true
+					case errnoIn(c.Res) == syscall.ENOBUFS:
+						starved++
+						rearm = true
+					case c.Res < 0:
+						t.Fatalf("receive: %v", errnoIn(c.Res))
+					default:
+						rearm = true
+					}
+				case send:
+					if int(c.Res) != len(inFlight) {
+						t.Fatalf("sent %d of %d", c.Res, len(inFlight))
+					}
+					inFlight = nil
+				}
+			}
+			r.Advance(n)
+			if back != nil {
+				for _, bid := range back {
+					put(bid)
+				}
+				b.Publish() // before the receive is armed again
+			}
+			if rearm {
+				entry(t, r, receive).RecvMultishot(conn, group)
+			}
+			if ended && inFlight == nil && len(pending) > 0 {
+				inFlight, pending = pending, nil
+				entry(t, r, send).Send(conn, unsafe.Pointer(&inFlight[0]), uint32(len(inFlight)), unix.MSG_NOSIGNAL|unix.MSG_WAITALL)
+			}
+		}
+		entry(t, r, cancel).Close(conn)
+		if c := reap(t, r); c.UserData != cancel || c.Res != 0 {
+			t.Fatalf("close: %+v", c)
+		}
+		check(t, <-client)
+		if starved == 0 {
+			t.Error("the group never ran dry, so this tested nothing")
+		}
+		t.Logf("starved %d times, %d enters", starved, r.Enters())
+
+		entry(t, r, cancel).CancelFD(lfd)
+		for range 2 {
+			switch c := reap(t, r); {
+			case c.UserData == cancel && c.Res != 1,
+				c.UserData == accept && (errnoIn(c.Res) != syscall.ECANCELED || c.Flags&CQEFMore != 0):
+				t.Fatalf("%+v", c)
+			}
+		}
+	})
+}
+
+// echoClient sends all of data and expects it back, then the end.
+func echoClient(port int, data []byte) error {
+	c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(testDeadline / 2))
+	var wg sync.WaitGroup
+	var writeErr error
+	wg.Go(func() {
+		if _, writeErr = c.Write(data); writeErr == nil {
+			writeErr = c.(*net.TCPConn).CloseWrite()
+		}
+	})
+	got, err := io.ReadAll(c)
+	wg.Wait()
+	if err = errors.Join(err, writeErr); err == nil && !bytes.Equal(got, data) {
+		err = fmt.Errorf("%d bytes came back for %d, or differ", len(got), len(data))
+	}
+	return err
+}
+
+func TestOverflowLosesNothing(t *testing.T) {
+	tiers(t, 4, 4, func(t *testing.T, r *Ring) {
+		const total = 24
+		for i := range uint64(total) {
+			if r.Queued() == r.SQEntries() {
+				check(t, r.Poll()) // makes the completions, too, and never reaps them
+			}
+			entry(t, r, i).Nop()
+		}
+		check(t, r.Poll())
+		if !r.Overflowed() {
+			t.Error("no overflow, so this tested nothing")
+		}
+		var seen [total]bool
+		for n := 0; n < total; n++ {
+			c := reap(t, r)
+			if seen[c.UserData] {
+				t.Fatalf("%d came twice", c.UserData)
+			}
+			seen[c.UserData] = true
+		}
+		check(t, r.Poll())
+		if r.Overflowed() || r.Ready() != 0 || r.OverflowCount() != 0 {
+			t.Errorf("overflowed %v, %d ready, %d dropped", r.Overflowed(), r.Ready(), r.OverflowCount())
+		}
+	})
+}
+
+func TestIncrementalBuffers(t *testing.T) {
+	for _, tier := range []Caps{CapMultishot | CapIncremental, CapMultishot | CapDeferTaskrun | CapIncremental} {
+		t.Run(tier.String(), func(t *testing.T) {
+			r := open(t, 8, 64, tier)
+			const group, size, rounds = 9, 4096, 400
+			mem := memory(t, 2*size)
+			b := bufRing(t, r, 2, group, true)
+			for bid := range uint16(2) {
+				b.Add(unsafe.Pointer(&mem[int(bid)*size]), size, bid)
+			}
+			b.Publish()
+			in, out := pair(t)
+			entry(t, r, 1).RecvMultishot(in, group)
+			check(t, r.Submit())
+			var sent, got []byte
+			var off [2]int
+			var partial, whole int
+			for round := range rounds {
+				chunk := make([]byte, 1+rand.IntN(300))
+				for i := range chunk {
+					chunk[i] = byte(round + i)
+				}
+				_, err := unix.Write(out, chunk)
+				check(t, err)
+				sent = append(sent, chunk...)
+				for len(got) < len(sent) {
+					c := reap(t, r)
+					if c.Res <= 0 || c.Flags&CQEFBuffer == 0 || c.Flags&CQEFMore == 0 {
+						t.Fatalf("%+v", c)
+					}
+					bid := c.BufferID()
+					got = append(got, mem[int(bid)*size+off[bid]:][:c.Res]...)
+					off[bid] += int(c.Res)
+					if c.Flags&CQEFBufMore != 0 {
+						partial++
+						continue
+					}
+					whole++
+					if off[bid] != size {
+						t.Fatalf("a buffer was given back at %d of %d", off[bid], size)
+					}
+					off[bid] = 0
+					b.Add(unsafe.Pointer(&mem[int(bid)*size]), size, bid)
+					b.Publish()
+				}
+			}
+			if !bytes.Equal(got, sent) {
+				t.Fatal("the bytes differ")
+			}
+			if partial == 0 || whole == 0 {
+				t.Errorf("%d partial, %d whole: this tested nothing", partial, whole)
+			}
+		})
+	}
+}
+
+func TestCancelEndsReceive(t *testing.T) {
+	tiers(t, 8, 16, func(t *testing.T, r *Ring) {
+		mem := memory(t, 4*64)
+		b := bufRing(t, r, 4, 1, false)
+		for bid := range uint16(4) {
+			b.Add(unsafe.Pointer(&mem[int(bid)*64]), 64, bid)
+		}
+		b.Publish()
+		in, out := pair(t)
+		entry(t, r, 1).RecvMultishot(in, b.Group())
+		check(t, r.Submit())
+		_, err := unix.Write(out, []byte("poem"))
+		check(t, err)
+		if c := reap(t, r); c.Res != 4 || c.Flags&(CQEFBuffer|CQEFMore) != CQEFBuffer|CQEFMore {
+			t.Fatalf("data: %+v", c)
+		}
+		entry(t, r, 2).CancelFD(in)
+		var final, cancelled bool
+		for range 2 {
+			switch c := reap(t, r); {
+			case c.UserData == 1 && errnoIn(c.Res) == syscall.ECANCELED && c.Flags&CQEFMore == 0:
+				final = true
+			case c.UserData == 2 && c.Res == 1:
+				cancelled = true
+			default:
+				t.Fatalf("%+v", c)
+			}
+		}
+		if !final || !cancelled {
+			t.Fatal("one came twice")
+		}
+		// Nothing takes what comes from now on.
+		_, err = unix.Write(out, []byte("rest"))
+		check(t, err)
+		check(t, r.Poll())
+		if r.Ready() != 0 {
+			t.Fatalf("a completion after the last: %+v", *r.CQE(0))
+		}
+		entry(t, r, 3).CancelFD(in)
+		if c := reap(t, r); c.Res != 0 {
+			t.Fatalf("cancelling nothing: %+v", c)
+		}
+	})
+}
+
+func TestSendMsg(t *testing.T) {
+	r := open(t, 8, 16, CapMultishot)
+	in, out := pair(t)
+	m := &struct {
+		hdr unix.Msghdr
+		iov [2]unix.Iovec
+	}{}
+	poem := memory(t, 8)
+	copy(poem, "two bits")
+	m.iov[0].Base, m.iov[0].Len = &poem[0], 4
+	m.iov[1].Base, m.iov[1].Len = &poem[4], 4
+	m.hdr.Iov, m.hdr.Iovlen = &m.iov[0], 2
+	keep = m // on the heap, because the kernel gets its address as a number
+	entry(t, r, 1).SendMsg(out, &m.hdr, unix.MSG_NOSIGNAL)
+	if c := reap(t, r); c.Res != 8 {
+		t.Fatalf("%+v", c)
+	}
+	got := make([]byte, 16)
+	n, err := unix.Read(in, got)
+	if err != nil || string(got[:n]) != "two bits" {
+		t.Fatalf("%q, %v", got[:n], err)
+	}
+}
+
+var keep any
+
+func TestConnect(t *testing.T) {
+	tiers(t, 8, 16, func(t *testing.T, r *Ring) {
+		for _, c := range []struct {
+			listen bool
+			want   syscall.Errno
+		}{{true, 0}, {false, syscall.ECONNREFUSED}} {
+			_, port := tcp(t, c.listen)
+			addr, n := sockaddr(t, port)
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+			check(t, err)
+			entry(t, r, 1).Connect(fd, addr, n)
+			if got := reap(t, r); errnoIn(got.Res) != c.want || got.Res > 0 {
+				t.Errorf("listening %v: %v", c.listen, errnoIn(got.Res))
+			}
+			unix.Close(fd)
+		}
+	})
+}
+
+func TestReopenFortyTimesOnOneThread(t *testing.T) {
+	needs(t, CapMultishot|CapDeferTaskrun)
+	fds, size := descriptors(t), addressSpace(t)
+	for cycle := range 40 {
+		r, err := OpenForCaps(64, 256, CapMultishot|CapDeferTaskrun)
+		check(t, err)
+		b, err := r.NewBufRing(32768, 1, false)
+		check(t, err)
+		if _, err := r.NewBufRing(8, 1, false); !errors.Is(err, syscall.EEXIST) {
+			t.Fatalf("the same group twice: %v", err)
+		}
+		entry(t, r, 1).Nop()
+		reap(t, r)
+		if cycle%2 == 0 { // either order
+			check(t, b.Close())
+			check(t, r.Close())
+		} else {
+			check(t, r.Close())
+			check(t, b.Close())
+		}
+		check(t, b.Close())
+		check(t, r.Close())
+	}
+	if n := descriptors(t); n != fds {
+		t.Errorf("%d descriptors before, %d after", fds, n)
+	}
+	if n := ringMappings(t); n != 0 {
+		t.Errorf("%d ring mappings are left", n)
+	}
+	// 40 leaked buffer rings would be 20 MiB.
+	if grown := addressSpace(t) - size; grown > 12<<20 {
+		t.Errorf("the address space grew by %d KiB", grown>>10)
+	}
+}
+
+func TestBadSizes(t *testing.T) {
+	r := open(t, 8, 16, CapMultishot)
+	for _, n := range []uint16{0, 3, 65535} {
+		if _, err := r.NewBufRing(n, 1, false); !errors.Is(err, syscall.EINVAL) {
+			t.Errorf("a buffer ring of %d: %v", n, err)
+		}
+	}
+	for _, cfg := range []Config{
+		{0, 16, 0}, {16, 8, 0}, {8, 0, 0}, {8, 16, 1 << 30}, {8, 16, 1 << 1}, {8, 16, SetupDeferTaskrun},
+	} {
+		_, err := Open(cfg)
+		var e *Error
+		if !errors.As(err, &e) || e.Errno != syscall.EINVAL || e.Op != "io_uring_setup" {
+			t.Errorf("%+v: %v", cfg, err)
+		}
+	}
+}
+
+func TestWrongThreadIsAnError(t *testing.T) {
+	r := open(t, 8, 16, CapMultishot|CapDeferTaskrun)
+	got := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		got <- r.Poll()
+	}()
+	if err := <-got; !errors.Is(err, syscall.EEXIST) {
+		t.Fatalf("%v", err)
+	} else {
+		t.Log(err)
+	}
+}
+
+func TestNothingIsAllocatedPerOperation(t *testing.T) {
+	for _, minWait := range []time.Duration{0, time.Microsecond} {
+		t.Run(minWait.String(), func(t *testing.T) {
+			r := open(t, 8, 16, CapMultishot|CapDeferTaskrun|CapMinWait)
+			mem := memory(t, 64)
+			b := bufRing(t, r, 8, 1, false)
+			if n := testing.AllocsPerRun(200, func() {
+				for range 2 {
+					r.SQE().Nop()
+				}
+				b.Add(unsafe.Pointer(&mem[0]), 64, 0)
+				b.Publish()
+				if r.Submit() != nil || r.Poll() != nil || r.Wait(time.Second, 2, minWait) != nil {
+					panic("enter")
+				}
+				r.SQE().Nop()
+				if r.Wait(time.Second, 3, minWait) != nil || r.CQE(1).Res != 0 || r.Overflowed() {
+					panic("wait")
+				}
+				r.Advance(r.Ready())
+				if r.Wait(time.Microsecond, 1, minWait) != nil {
+					panic("wait")
+				}
+			}); n != 0 {
+				t.Errorf("%v allocations per run", n)
+			}
+		})
+	}
+}
+
+func BenchmarkNop(b *testing.B) {
+	caps, err := Probe()
+	if err != nil {
+		b.Skip(err)
+	}
+	for _, how := range []struct {
+		name  string
+		enter func(*Ring) error
+	}{
+		{"poll", (*Ring).Poll},
+		{"wait", func(r *Ring) error { return r.Wait(time.Second, 1, 0) }},
+	} {
+		b.Run(how.name, func(b *testing.B) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			r, err := OpenForCaps(64, 256, caps)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer r.Close()
+			b.ReportAllocs()
+			for b.Loop() {
+				r.SQE().Nop()
+				if err := how.enter(r); err != nil {
+					b.Fatal(err)
+				}
+				r.Advance(r.Ready())
+			}
+		})
+	}
+}

@@ -1,0 +1,85 @@
+//go:build linux && (amd64 || arm64 || riscv64 || loong64)
+
+package proactor
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"couplet/internal/loop"
+	"couplet/internal/sock"
+	"couplet/proactor/ring"
+)
+
+// gather is the header and the list of a send of several segments. The kernel
+// copies both when it takes the entry.
+type gather struct {
+	message unix.Msghdr
+	list    [loop.MaxGather]unix.Iovec
+}
+
+// sendFlags: WAITALL has the kernel go on by itself until all was taken.
+const sendFlags = unix.MSG_NOSIGNAL | unix.MSG_WAITALL
+
+// Send implements loop.Driver: one entry for the head of the queue and what can
+// be gathered behind it. The kernel waits by itself until the socket takes it.
+func (d *driver) Send(c *loop.Conn) {
+	s := d.of(c)
+	s.inFlight++
+	e := d.entry(s.key(sendOp))
+	head := c.Head()
+	if b := head.Bytes(); head.Next() == nil || len(b) >= loop.MaxSend {
+		b = b[:min(len(b), loop.MaxSend)]
+		s.size = int32(len(b))
+		e.Send(c.FD(), unsafe.Pointer(&b[0]), uint32(len(b)), sendFlags)
+	} else {
+		g := d.nextGather()
+		total, n := 0, 0
+		for seg := head; seg != nil && n < loop.MaxGather && total < loop.MaxSend; seg = seg.Next() {
+			b := seg.Bytes()
+			b = b[:min(len(b), loop.MaxSend-total)]
+			g.list[n].Base = &b[0]
+			g.list[n].SetLen(len(b))
+			total += len(b)
+			n++
+		}
+		g.message.Iov = &g.list[0]
+		g.message.SetIovlen(n)
+		s.size = int32(total)
+		e.SendMsg(c.FD(), &g.message, sendFlags)
+	}
+	d.unsent += int(s.size)
+}
+
+// nextGather is one that no queued entry points at.
+func (d *driver) nextGather() *gather {
+	if d.gathered == len(d.gathers) {
+		d.gathers = append(d.gathers, new(gather))
+	}
+	d.gathered++
+	return d.gathers[d.gathered-1]
+}
+
+// sent is the completion of a send.
+func (d *driver) sent(s *conn, e *ring.CQE) {
+	if d.landed(s) {
+		return
+	}
+	if e.Res < 0 {
+		d.loop.Sent(s.c, 0, syscall.Errno(-e.Res))
+		return
+	}
+	if e.Res < s.size {
+		d.loop.Count().ShortSends++
+	}
+	d.loop.Sent(s.c, int(e.Res), 0)
+}
+
+// CloseWrite implements loop.Driver, by a plain call: through the ring it would
+// go by way of a kernel worker thread.
+func (d *driver) CloseWrite(c *loop.Conn) {
+	d.loop.Count().Crossings++
+	sock.ShutdownWrite(c.FD()) // where it fails the peer is gone, and receiving tells
+}

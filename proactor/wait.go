@@ -1,0 +1,113 @@
+//go:build linux && (amd64 || arm64 || riscv64 || loong64)
+
+package proactor
+
+import (
+	"time"
+
+	"couplet/proactor/ring"
+)
+
+// Wait implements loop.Driver: it hands over what was asked for, waits until
+// something of it is done, and reports that. Mostly this is one system call.
+func (d *driver) Wait(timeout time.Duration) error {
+	if len(d.reports) > 0 {
+		d.report()
+		timeout = d.loop.Recheck(timeout)
+	}
+	if len(d.reports) > 0 {
+		timeout = 0
+	}
+	d.enter(timeout)
+	d.loop.Awake()
+	d.reap()
+	d.feed()
+	return d.err
+}
+
+// Wake implements loop.Driver.
+func (d *driver) Wake() { d.waker.Wake() }
+
+// heavy is the number of bytes to send above which to submit takes too long for
+// a call that Go's scheduler is not told of.
+const heavy = 256 << 10
+
+// enter submits and waits. A wait that sleeps first asks without sleeping: that
+// call need not tell Go's scheduler, and often finds something.
+func (d *driver) enter(timeout time.Duration) {
+	if d.err != nil {
+		return
+	}
+	if d.unsent <= heavy {
+		d.err = d.ring.Poll()
+		d.submitted()
+		if timeout == 0 || d.err != nil || d.ring.Ready() > 0 {
+			return
+		}
+	}
+	d.err = d.ring.Wait(timeout, 1, 0)
+	d.submitted()
+}
+
+// report reports what was done without the kernel; what the reports lead to
+// waits for the next Wait.
+func (d *driver) report() {
+	n := len(d.reports)
+	for i := 0; i < n; i++ {
+		if s := d.known(d.reports[i].key); s != nil {
+			c := s.c
+			s.c = nil
+			d.loop.Closed(c)
+		}
+	}
+	d.reports = d.reports[:copy(d.reports, d.reports[n:])]
+}
+
+// reap acts on every completion that is there.
+func (d *driver) reap() {
+	for d.err == nil {
+		n := d.ring.Ready()
+		if n == 0 {
+			if !d.ring.Overflowed() {
+				return
+			}
+			d.loop.Count().Overflows++
+			d.err = d.ring.Poll() // moves what did not fit into the queue
+			d.submitted()
+			if d.ring.Ready() == 0 {
+				return
+			}
+			continue
+		}
+		d.loop.Count().Events += int64(n)
+		for i := range n {
+			e := *d.ring.CQE(i)
+			d.completed(&e)
+		}
+		d.ring.Advance(n)
+	}
+}
+
+// completed acts on one completion.
+func (d *driver) completed(e *ring.CQE) {
+	k := key(e.UserData)
+	switch k.kind() {
+	case wakeOp:
+		d.waking = false
+		if !d.loop.Ended() {
+			d.armWaker()
+		}
+	case acceptOp:
+		d.accepted(k, e)
+	case receiveOp:
+		d.received(d.known(k), e)
+	case sendOp:
+		if s := d.known(k); s != nil {
+			d.sent(s, e)
+		}
+	case connectOp:
+		if s := d.known(k); s != nil {
+			d.connected(s, e)
+		}
+	}
+}
