@@ -47,10 +47,6 @@ type Config struct {
 	// PostsPerTurn is how many posted functions run before I/O has its turn
 	// (4096 by default).
 	PostsPerTurn int
-
-	// StallWarning is how long a callback may keep its loop before a warning
-	// is logged with the loop's stack (1 s by default; negative: never).
-	StallWarning time.Duration
 }
 
 // PanicPolicy says what a panic in a callback does.
@@ -150,9 +146,6 @@ func (c Config) WithDefaults() (Config, error) {
 	}
 	if c.CompletionEntries < c.RingEntries {
 		return c, bad("CompletionEntries", c.CompletionEntries, "at least RingEntries")
-	}
-	if c.StallWarning == 0 {
-		c.StallWarning = time.Second
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

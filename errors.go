@@ -91,7 +91,9 @@ type EngineError struct {
 }
 
 // Error names the engine and the cause.
-func (e *EngineError) Error() string { return "couplet: engine " + e.Engine + " failed: " + e.Err.Error() }
+func (e *EngineError) Error() string {
+	return "couplet: engine " + e.Engine + " failed: " + e.Err.Error()
+}
 
 // Unwrap gives the cause.
 func (e *EngineError) Unwrap() error { return e.Err }

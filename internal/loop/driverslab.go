@@ -15,3 +15,12 @@ func (s *Slab[T]) At(i uint32) *T {
 	}
 	return &s.chunks[i>>chunkBits][i&(chunkSize-1)]
 }
+
+// Each calls f for every element there is.
+func (s *Slab[T]) Each(f func(*T)) {
+	for _, chunk := range s.chunks {
+		for i := range chunk {
+			f(&chunk[i])
+		}
+	}
+}

@@ -353,3 +353,6 @@ func (l *limboList) keep(v any) {
 	defer l.mu.Unlock()
 	l.what = append(l.what, v)
 }
+
+// Keep is for a driver that fails: v stays reachable for ever.
+func Keep(v any) { limbo.keep(v) }
