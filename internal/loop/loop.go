@@ -62,6 +62,7 @@ type Loop struct {
 	posts   posts
 	backlog *post // taken from posts, over PostsPerTurn
 	asleep  atomic.Bool
+	wakes   atomic.Int64
 
 	stopping bool
 	draining bool // cut was not called yet
@@ -322,7 +323,9 @@ func (l *Loop) publish() {
 func (l *Loop) snapshot() couplet.Stats {
 	l.stats.Lock()
 	defer l.stats.Unlock()
-	return l.stats.Stats
+	s := l.stats.Stats
+	s.Wakes = l.wakes.Load()
+	return s
 }
 
 // adopt makes a connection of an accepted descriptor.
@@ -379,6 +382,7 @@ func (l *Loop) Post(f func()) bool {
 		return false
 	}
 	if l.asleep.Load() && l.asleep.CompareAndSwap(true, false) {
+		l.wakes.Add(1)
 		l.driver.Wake()
 	}
 	return true
