@@ -28,7 +28,7 @@ func (d *driver) StopAccept(l *loop.Listener) {
 	for id, n := range d.listeners {
 		if n.l == l {
 			n.stopping = true
-			d.entry(newKey(cancelOp, 0, 0)).CancelUserData(uint64(newKey(acceptOp, 0, id)))
+			d.cancel(newKey(acceptOp, 0, id))
 		}
 	}
 }
@@ -43,22 +43,19 @@ func (d *driver) accepted(k key, e *ring.CQE) {
 		}
 		return
 	}
-	more := e.Flags&ring.CQEFMore != 0
-	if !more {
-		delete(d.listeners, n.id)
-	}
-	switch {
-	case e.Res >= 0:
+	if e.Res >= 0 {
 		d.loop.Accepted(n.l, int(e.Res), 0)
-		if !more && !n.stopping { // it ended by itself: once more
-			d.loop.Count().Rearmed++
-			d.listeners[n.id] = n
-			d.armAccept(n)
-		}
-	case !n.stopping && !more:
-		d.loop.Accepted(n.l, -1, syscall.Errno(-e.Res))
 	}
-	if !more && n.stopping {
+	switch more := e.Flags&ring.CQEFMore != 0; {
+	case more:
+	case n.stopping:
+		delete(d.listeners, n.id)
 		d.loop.AcceptStopped(n.l)
+	case e.Res >= 0: // it ended by itself: once more
+		d.loop.Count().Rearmed++
+		d.armAccept(n)
+	default:
+		delete(d.listeners, n.id)
+		d.loop.Accepted(n.l, -1, syscall.Errno(-e.Res))
 	}
 }

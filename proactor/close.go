@@ -11,7 +11,9 @@ import (
 
 // Close implements loop.Driver. To close a descriptor does not end what is in
 // flight on it: that holds the socket open. So everything is cancelled first,
-// and the descriptor closed with the last completion.
+// and the descriptor closed with the last completion. Operations are cancelled
+// by their key: the descriptor's number may be a stranger's by the time the
+// kernel takes the entry.
 func (d *driver) Close(c *loop.Conn, how loop.CloseMode) {
 	s := d.of(c)
 	s.closing, s.how, s.receiving = true, how, false
@@ -20,13 +22,22 @@ func (d *driver) Close(c *loop.Conn, how loop.CloseMode) {
 		d.reports = append(d.reports, report{key: s.key(cancelOp)})
 		return
 	}
-	d.entry(s.key(cancelOp)).CancelFD(c.FD())
+	for _, k := range [...]kind{receiveOp, sendOp, connectOp} {
+		if s.inFlight.has(k) {
+			d.cancel(s.key(k))
+		}
+	}
+}
+
+// cancel asks for the end of an operation, whose own last completion says when.
+func (d *driver) cancel(k key) {
+	d.entry(newKey(cancelOp, 0, 0)).CancelUserData(uint64(k))
 }
 
 // landed takes note of an operation's last completion. It reports whether the
 // connection is closing, in which case this may have been what it waited for.
-func (d *driver) landed(s *conn) bool {
-	s.inFlight--
+func (d *driver) landed(s *conn, k kind) bool {
+	s.inFlight &^= 1 << k
 	if s.closing && s.inFlight == 0 {
 		c := s.c
 		d.closeFD(s)

@@ -13,14 +13,13 @@ import (
 // The address is copied when the kernel takes the entry.
 func (d *driver) Connect(c *loop.Conn) {
 	s := d.of(c)
-	s.inFlight++
 	sa := c.Sockaddr()
-	d.entry(s.key(connectOp)).Connect(c.FD(), sa.Ptr(), sa.Len())
+	d.start(s, connectOp).Connect(c.FD(), sa.Ptr(), sa.Len())
 }
 
 // connected is the completion of a connect.
 func (d *driver) connected(s *conn, e *ring.CQE) {
-	if !d.landed(s) {
+	if !d.landed(s, connectOp) {
 		d.loop.Connected(s.c, syscall.Errno(-min(e.Res, 0)))
 	}
 }

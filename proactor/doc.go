@@ -16,10 +16,10 @@
 // everything here is a question of who holds what, and until when:
 //
 //   - A connection's operations (at most one receive, one send, one connect) are
-//     counted in conn.inFlight from the entry that starts them to their last
-//     completion, the one without CQEFMore. The descriptor is closed only when
-//     the count is 0, after everything was cancelled; only then is Closed
-//     reported and the slot given on.
+//     in conn.inFlight from the entry that starts them to their last completion,
+//     the one without CQEFMore. The descriptor is closed only when that is
+//     empty, after everything was cancelled; only then is Closed reported and
+//     the slot given on.
 //   - user_data is kind, generation, slot, and never an address. A completion
 //     whose generation does not fit is counted and dropped, but the buffer it
 //     carries goes back to the ring, and a descriptor it carries is closed.

@@ -90,11 +90,10 @@ type conn struct {
 	c          *loop.Conn
 	generation uint32
 
-	inFlight   int32 // operations whose last completion has not come
-	receiving  bool  // the loop wants to receive
-	armed      bool  // a receive is in flight ...
-	cancelling bool  // ... and being cancelled
-	size       int32 // of the send in flight
+	inFlight   operations // whose last completion has not come
+	receiving  bool       // the loop wants to receive
+	cancelling bool       // the receive in flight is being cancelled
+	size       int32      // of the send in flight
 	closing    bool
 	how        loop.CloseMode
 }
@@ -125,6 +124,11 @@ const (
 	sendOp
 	cancelOp
 )
+
+// operations is a set of kinds.
+type operations uint8
+
+func (o operations) has(k kind) bool { return o&(1<<k) != 0 }
 
 func newKey(k kind, generation, slot uint32) key {
 	return key(k)<<56 | key(generation&loop.GenerationMask)<<32 | key(slot)
@@ -177,6 +181,12 @@ func (d *driver) known(k key) *conn {
 }
 
 func (s *conn) key(k kind) key { return newKey(k, s.generation, s.c.Slot()) }
+
+// start is the entry of a new operation of s.
+func (d *driver) start(s *conn, k kind) *ring.SQE {
+	s.inFlight |= 1 << k
+	return d.entry(s.key(k))
+}
 
 // entry is the next submission entry. A full queue is submitted first.
 func (d *driver) entry(k key) *ring.SQE {

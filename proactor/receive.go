@@ -21,19 +21,17 @@ func (d *driver) Receive(c *loop.Conn) {
 func (d *driver) StopReceive(c *loop.Conn) {
 	s := d.of(c)
 	s.receiving = false
-	if s.armed && !s.cancelling {
+	if s.inFlight.has(receiveOp) && !s.cancelling {
 		s.cancelling = true
-		d.entry(s.key(cancelOp)).CancelUserData(uint64(s.key(receiveOp)))
+		d.cancel(s.key(receiveOp))
 	}
 }
 
 // armReceive arms s, unless that is not wanted, or not possible before the
 // cancellation of the receive in flight has come through.
 func (d *driver) armReceive(s *conn) {
-	if s.receiving && !s.armed && !s.closing {
-		s.armed = true
-		s.inFlight++
-		d.entry(s.key(receiveOp)).RecvMultishot(s.c.FD(), bufferGroup)
+	if s.receiving && !s.inFlight.has(receiveOp) {
+		d.start(s, receiveOp).RecvMultishot(s.c.FD(), bufferGroup)
 	}
 }
 
@@ -50,8 +48,8 @@ func (d *driver) received(s *conn, e *ring.CQE) {
 	if s == nil || e.Flags&ring.CQEFMore != 0 {
 		return
 	}
-	s.armed, s.cancelling = false, false
-	if d.landed(s) {
+	s.cancelling = false
+	if d.landed(s, receiveOp) {
 		return
 	}
 	switch errno := syscall.Errno(-min(e.Res, 0)); {

@@ -27,8 +27,7 @@ const sendFlags = unix.MSG_NOSIGNAL | unix.MSG_WAITALL
 // be gathered behind it. The kernel waits by itself until the socket takes it.
 func (d *driver) Send(c *loop.Conn) {
 	s := d.of(c)
-	s.inFlight++
-	e := d.entry(s.key(sendOp))
+	e := d.start(s, sendOp)
 	head := c.Head()
 	if b := head.Bytes(); head.Next() == nil || len(b) >= loop.MaxSend {
 		b = b[:min(len(b), loop.MaxSend)]
@@ -64,7 +63,7 @@ func (d *driver) nextGather() *gather {
 
 // sent is the completion of a send.
 func (d *driver) sent(s *conn, e *ring.CQE) {
-	if d.landed(s) {
+	if d.landed(s, sendOp) {
 		return
 	}
 	if e.Res < 0 {

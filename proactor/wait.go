@@ -3,6 +3,8 @@
 package proactor
 
 import (
+	"fmt"
+	"syscall"
 	"time"
 
 	"couplet/proactor/ring"
@@ -94,6 +96,9 @@ func (d *driver) completed(e *ring.CQE) {
 	switch k.kind() {
 	case wakeOp:
 		d.waking = false
+		if e.Res < 0 && d.err == nil {
+			d.err = fmt.Errorf("couplet: reading the wake-up descriptor: %w", syscall.Errno(-e.Res))
+		}
 		if !d.loop.Ended() {
 			d.armWaker()
 		}
