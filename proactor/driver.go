@@ -82,6 +82,7 @@ type driver struct {
 	woken  *[8]byte // what the eventfd is read into
 	waking bool     // that read is in flight
 	enters uint64   // of those counted as crossings
+	inWait bool     // still true in Shutdown if a callback never came back
 	err    error    // the ring failed
 }
 
@@ -224,7 +225,7 @@ func (d *driver) armWaker() {
 
 // Shutdown implements loop.Driver.
 func (d *driver) Shutdown() error {
-	if d.waking && d.err == nil {
+	if d.waking && d.err == nil && !d.inWait {
 		d.waker.Wake() // ends the read, so that the kernel holds nothing of ours
 		for i := 0; d.waking && d.err == nil && i < 100; i++ {
 			d.err = d.ring.Wait(10e6, 1, 0)

@@ -22,7 +22,9 @@ func (d *driver) Wait(timeout time.Duration) error {
 	}
 	d.enter(timeout)
 	d.loop.Awake()
+	d.inWait = true
 	d.reap()
+	d.inWait = false
 	d.feed()
 	return d.err
 }

@@ -68,7 +68,8 @@ type Conn struct {
 	sendErr error // the first error of sending; then only reading goes on
 	reason  error
 
-	timer    *timers.Timer // connect, idle, flush or linger: one at a time
+	own      []*timer      // the protocol's, armed by AfterFunc
+	timer    *timers.Timer // idle, flush or linger: one at a time
 	active   time.Duration // when something last moved
 	progress uint64        // Sockets.Progress at the last look
 	linger   time.Duration // when lingering ends
@@ -316,7 +317,11 @@ func (c *Conn) publish() {
 // flush is the turn's end for a connection that was written to, or whose
 // closing may go on.
 func (c *Conn) flush() {
-	if c.state >= closing || c.sending {
+	if c.state >= closing {
+		return
+	}
+	if c.sending {
+		c.markOver()
 		return
 	}
 	if c.head == nil {
@@ -530,6 +535,11 @@ func (c *Conn) closed() {
 	c.state = lost
 	c.fd = -1
 	c.dropQueue()
+	for _, t := range c.own {
+		l.timers.Remove(&t.Timer)
+		t.place = 0
+	}
+	c.own = nil
 	l.slab.remove(c)
 	if d := c.dial; d != nil {
 		c.dial = nil

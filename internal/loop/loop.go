@@ -84,6 +84,7 @@ func (l *Loop) Config() *couplet.Config { return l.config }
 // Recheck is timeout, or less where reports that were made before sleeping have
 // left work: a driver that reports before it sleeps asks for this in between.
 func (l *Loop) Recheck(timeout time.Duration) time.Duration {
+	l.publish()
 	if t := l.timeout(); t >= 0 && (timeout < 0 || t < timeout) {
 		return t
 	}
@@ -429,11 +430,35 @@ func (l *Loop) setTimer(t *timers.Timer, d time.Duration) {
 type timer struct {
 	timers.Timer
 	loop *Loop
+
+	// A connection's timer goes with it: while armed it is conn.own[place-1].
+	conn  *Conn
+	place int
+}
+
+func (t *timer) own() {
+	if t.conn != nil && t.place == 0 && t.conn.state != lost {
+		t.conn.own = append(t.conn.own, t)
+		t.place = len(t.conn.own)
+	}
+}
+
+func (t *timer) disown() {
+	if t.place == 0 {
+		return
+	}
+	own := t.conn.own
+	last := own[len(own)-1]
+	own[t.place-1], last.place = last, t.place
+	own[len(own)-1] = nil
+	t.conn.own = own[:len(own)-1]
+	t.place = 0
 }
 
 // Stop implements couplet.Timer.
 func (t *timer) Stop() bool {
 	t.loop.check()
+	t.disown()
 	return t.loop.timers.Remove(&t.Timer)
 }
 
@@ -441,6 +466,10 @@ func (t *timer) Stop() bool {
 func (t *timer) Reset(d time.Duration) bool {
 	t.loop.check()
 	pending := t.Pending()
+	if t.conn != nil && t.conn.state == lost {
+		return false
+	}
+	t.own()
 	if t.Period > 0 {
 		if d <= 0 {
 			panic("couplet: Every needs a positive period")

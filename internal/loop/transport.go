@@ -132,11 +132,15 @@ func (c *Conn) SetWatermarks(low, high int) {
 // AfterFunc implements couplet.Transport.
 func (c *Conn) AfterFunc(d time.Duration, f func()) couplet.Timer {
 	c.loop.check()
-	return c.loop.afterFunc(d, func() {
+	t := &timer{loop: c.loop, conn: c}
+	t.F = func() {
+		t.disown()
 		if c.state == open {
 			c.callTimer(f)
 		}
-	})
+	}
+	t.Reset(d)
+	return t
 }
 
 // LocalAddr implements couplet.Transport.

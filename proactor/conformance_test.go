@@ -1,0 +1,60 @@
+package proactor_test
+
+import (
+	"testing"
+
+	"couplet"
+	"couplet/enginetest"
+	"couplet/proactor"
+)
+
+// tiers are what the engine is tested on: every network on the top one, and
+// TCP on those for older kernels.
+var tiers = []struct {
+	features couplet.Features
+	networks []string
+}{
+	{couplet.TierU5, []string{"tcp4", "tcp6", "unix"}},
+	{couplet.TierU3, []string{"tcp4"}},
+	{couplet.TierU2, []string{"tcp4"}},
+}
+
+// suite is a suite of engines limited to features, or a skip where the kernel
+// does not have them.
+func suite(t *testing.T, features couplet.Features, networks []string) enginetest.Suite {
+	probe, err := proactor.New(couplet.Config{Features: features})
+	if err != nil {
+		t.Skipf("tier %s: %v", features.Tier(), err)
+	}
+	probe.Shutdown(t.Context())
+	return enginetest.Suite{
+		Name: features.Tier(),
+		Server: func(t testing.TB, cfg couplet.Config) couplet.Engine {
+			if cfg.Features == 0 {
+				cfg.Features = features
+			}
+			e, err := proactor.New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return e
+		},
+		Networks: networks,
+	}
+}
+
+func TestConformance(t *testing.T) {
+	for _, tier := range tiers {
+		t.Run(tier.features.Tier(), func(t *testing.T) {
+			enginetest.Run(t, suite(t, tier.features, tier.networks))
+		})
+	}
+}
+
+func TestModel(t *testing.T) {
+	for _, tier := range tiers {
+		t.Run(tier.features.Tier(), func(t *testing.T) {
+			enginetest.Model(t, suite(t, tier.features, tier.networks[:1]))
+		})
+	}
+}
