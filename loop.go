@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A Loop runs the callbacks of its connections, one at a time. Post may be
-// called from any goroutine; everything else only on the loop.
+// A Loop runs the callbacks of its connections, one at a time. Post, Go and
+// Index may be called from any goroutine; everything else only on the loop.
 //
 // One turn of a loop is: completed I/O, due timers, functions that were posted
 // before this turn, a flush of every connection that was written to, a wait.
@@ -27,11 +27,12 @@ type Loop interface {
 	// d must be positive.
 	Every(d time.Duration, f func()) Timer
 
-	// Go runs work in a goroutine of its own and then done, with what work
-	// returned, on the loop. ctx is cancelled when the engine stops. A panic in
-	// work arrives as a *PanicError. done is not called where work outlives the
-	// engine, which waits for it only until the deadline of Shutdown. It
-	// returns false, and runs neither, if the engine has ended.
+	// Go runs work in a goroutine of its own, begun in the next turn, and then
+	// done, with what work returned, on the loop. ctx is cancelled when the engine
+	// stops. A panic in work arrives as a *PanicError. The engine waits for work
+	// at its end, but only until the deadline of Shutdown: done is not called
+	// where work takes longer, and gets ErrEngineClosed where it could not begin.
+	// Go returns false, and runs neither, if the engine has ended.
 	Go(work func(ctx context.Context) error, done func(err error)) bool
 
 	// Now is the time at which this turn began, with a monotonic reading. It

@@ -66,6 +66,7 @@ type Loop struct {
 
 	stopping bool
 	draining bool // cut was not called yet
+	ending   bool // only posted functions are left
 	calling  bool // a callback is running
 
 	load  atomic.Int64 // connections, for LeastConnections
@@ -480,31 +481,31 @@ func (t *timer) Reset(d time.Duration) bool {
 	return pending
 }
 
-// Go implements couplet.Loop.
+// Go implements couplet.Loop, for any goroutine.
 func (l *Loop) Go(work func(ctx context.Context) error, done func(err error)) bool {
-	l.check()
-	if l.stopping && l.Ended() {
-		return false
-	}
-	l.works++
-	go func() {
-		var err error
-		returned := false
-		defer func() {
-			if v := recover(); v != nil {
-				err = newPanicError(v)
-			} else if !returned {
-				err = errGoexitWork
-			}
-			l.Post(func() {
-				l.works--
-				done(err)
-			})
-		}()
-		err = work(l.engine.ctx)
-		returned = true
+	return l.Post(func() {
+		if l.ending {
+			done(couplet.ErrEngineClosed)
+			return
+		}
+		l.works++
+		go l.work(work, done)
+	})
+}
+
+// work runs in a goroutine of its own.
+func (l *Loop) work(work func(ctx context.Context) error, done func(err error)) {
+	err := errGoexitWork
+	defer func() {
+		if v := recover(); v != nil {
+			err = newPanicError(v)
+		}
+		l.Post(func() {
+			l.works--
+			done(err)
+		})
 	}()
-	return true
+	err = work(l.engine.ctx)
 }
 
 // Ended reports whether the loop was stopped and has nothing left to wait for.
@@ -516,6 +517,7 @@ func (l *Loop) Ended() bool {
 // End runs what was still posted, refuses what comes after, and closes the
 // driver.
 func (l *Loop) End() error {
+	l.ending = true
 	for p := l.backlog; p != nil; p = p.next {
 		l.run("posted function", p.f)
 	}

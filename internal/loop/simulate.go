@@ -54,8 +54,11 @@ func (l *Loop) Posted() int {
 // two turns.
 func (l *Loop) Cut() { l.cut() }
 
-// Leftovers names what l still holds of connections, listeners, dials and
-// timers; it is empty for a loop that has let go of everything.
+// Timers is the number of timers that are armed.
+func (l *Loop) Timers() int { return l.timers.Len() }
+
+// Leftovers names what l still holds of connections, listeners and dials; it
+// is empty for a loop that has let go of everything.
 func (l *Loop) Leftovers() string {
 	var out []string
 	note := func(n int, what string) {
@@ -70,6 +73,5 @@ func (l *Loop) Leftovers() string {
 	note(len(l.listeners), "listeners")
 	note(len(l.dials), "dials")
 	note(l.starving, "starving listeners")
-	note(l.timers.Len(), "timers")
 	return strings.Join(out, ", ")
 }
