@@ -556,7 +556,9 @@ func (l *Loop) stopConn(c *Conn) {
 		return
 	}
 	c.Close()
-	c.reason = couplet.ErrShutdown
+	if c.state == flushing { // where sending had failed, that is the reason
+		c.reason = couplet.ErrShutdown
+	}
 }
 
 // cut aborts what did not drain in time.
