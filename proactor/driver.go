@@ -234,6 +234,11 @@ func (d *driver) Shutdown() error {
 	}
 	if d.waking || d.holds() {
 		loop.Keep(d) // what the kernel still works on must stay
+		d.conns.Each(func(s *conn) {
+			if s.closing && s.inFlight != 0 {
+				d.closeFD(s) // its last completion will not come
+			}
+		})
 	}
 	if d.waker != nil {
 		d.waker.Close()
@@ -248,6 +253,6 @@ func (d *driver) Shutdown() error {
 // holds reports whether an operation is in flight: only when a loop failed.
 func (d *driver) holds() bool {
 	busy := len(d.listeners) > 0
-	d.conns.Each(func(s *conn) { busy = busy || s.inFlight > 0 })
+	d.conns.Each(func(s *conn) { busy = busy || s.inFlight != 0 })
 	return busy
 }

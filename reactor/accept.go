@@ -18,7 +18,7 @@ func (d *driver) Listen(l *loop.Listener) {
 	n := &listener{l, d.nextID}
 	d.listeners[n.id] = n
 	if err := d.poller.set(add, l.FD(), key{kind: listenKey, slot: n.id}, readable); err != 0 {
-		d.reports = append(d.reports, report{kind: stopped, l: l, errno: err})
+		d.reports = append(d.reports, report{kind: refused, l: l, errno: err})
 		delete(d.listeners, n.id)
 	}
 }

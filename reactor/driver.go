@@ -76,6 +76,7 @@ type kind uint8
 
 const (
 	stopped kind = iota
+	refused      // the poller would not watch a listener
 	connected
 	ended
 	sent

@@ -35,8 +35,12 @@ func (d *driver) report() {
 	n := len(d.reports)
 	for i := 0; i < n; i++ {
 		r := d.reports[i]
-		if r.kind == stopped {
+		switch r.kind {
+		case stopped:
 			d.loop.AcceptStopped(r.l)
+			continue
+		case refused:
+			d.loop.Accepted(r.l, -1, r.errno)
 			continue
 		}
 		s := d.known(r.key)

@@ -57,7 +57,8 @@ type Driver interface {
 	Wake()
 
 	// Shutdown gives everything back to the system. No Conn and no Listener is
-	// left then, unless Wait had failed.
+	// left then, unless Wait had failed: then the descriptors of those for whom
+	// Close was called are still the driver's to close, and no others.
 	Shutdown() error
 }
 

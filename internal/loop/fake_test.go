@@ -25,18 +25,18 @@ type bench struct {
 	loop    *Loop
 	now     time.Duration
 	calls   []string // of the driver
+	onCall  func(call string)
 	reports []func() // to be made in the next Wait
 	waitErr error
 
-	conns    map[int]*Conn // by descriptor, while the driver has them
-	released []int         // descriptors closed: by the loop, or by the driver's Close
-	unacked  bool          // what Acknowledged denies
+	released []int // descriptors that the loop has closed
+	unacked  bool  // what Acknowledged denies
 	lastFD   int
 }
 
 // newBench makes a bench of one loop.
 func newBench(t *testing.T, config couplet.Config) *bench {
-	b := &bench{t: t, conns: make(map[int]*Conn), lastFD: 100}
+	b := &bench{t: t, lastFD: 100}
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -117,7 +117,11 @@ func (b *bench) want(call string) {
 type fakeDriver struct{ b *bench }
 
 func (d fakeDriver) note(format string, args ...any) {
-	d.b.calls = append(d.b.calls, fmt.Sprintf(format, args...))
+	call := fmt.Sprintf(format, args...)
+	d.b.calls = append(d.b.calls, call)
+	if d.b.onCall != nil {
+		d.b.onCall(call)
+	}
 }
 
 func (d fakeDriver) Listen(*Listener)     { d.note("listen") }

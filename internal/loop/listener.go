@@ -210,6 +210,7 @@ func (l *Loop) Accepted(ln *Listener, fd int, errno syscall.Errno) {
 		ln.parked = append(ln.parked, fd)
 		ln.setStarving(true)
 		ln.disarm()
+		l.Post(ln.retry) // another loop may have made room before it could see that we wait
 	default:
 		ln.deal(fd)
 	}

@@ -269,22 +269,33 @@ func (l *Loop) fireTimers() {
 
 // runPosts runs what was posted before this turn.
 func (l *Loop) runPosts() {
-	p := l.backlog
-	l.backlog = nil
-	if p == nil {
+	if l.backlog == nil {
 		if l.posts.empty() {
 			return
 		}
-		p = l.posts.take()
+		l.backlog = l.posts.take()
 	}
-	for n := 0; p != nil; p = p.next {
-		if n == l.config.PostsPerTurn {
-			l.backlog = p
-			return
-		}
-		n++
-		l.count.Posted++
-		l.run("posted function", p.f)
+	for n := 0; l.backlog != nil && n < l.config.PostsPerTurn; n++ {
+		l.runPost()
+	}
+}
+
+// runPost runs the first of the backlog. It is off the list by then: what is
+// behind it is not forgotten if it does not return.
+func (l *Loop) runPost() {
+	p := l.backlog
+	l.backlog = p.next
+	l.count.Posted++
+	l.run("posted function", p.f)
+}
+
+// lastPosts runs what was posted, and refuses what comes after.
+func (l *Loop) lastPosts() {
+	for l.backlog != nil {
+		l.runPost()
+	}
+	for l.backlog = l.posts.end(); l.backlog != nil; {
+		l.runPost()
 	}
 }
 
@@ -333,7 +344,7 @@ func (l *Loop) snapshot() couplet.Stats {
 // adopt makes a connection of an accepted descriptor.
 func (l *Loop) adopt(fd int, o *origin) {
 	remote, err := l.sockets.Peer(fd)
-	if err != nil { // reset before we looked
+	if err != nil || l.stopping { // reset, or the end came, before we looked
 		l.count.AcceptIgnored++
 		l.sockets.Release(fd)
 		o.leave(l)
@@ -348,9 +359,6 @@ func (l *Loop) adopt(fd int, o *origin) {
 	l.count.Accepted++
 	l.entered()
 	c.start()
-	if l.stopping && c.state == open {
-		l.stopConn(c)
-	}
 }
 
 func (l *Loop) entered() {
@@ -518,14 +526,7 @@ func (l *Loop) Ended() bool {
 // driver.
 func (l *Loop) End() error {
 	l.ending = true
-	for p := l.backlog; p != nil; p = p.next {
-		l.run("posted function", p.f)
-	}
-	l.backlog = nil
-	for p := l.posts.end(); p != nil; p = p.next {
-		l.count.Posted++
-		l.run("posted function", p.f)
-	}
+	l.lastPosts()
 	err := l.driver.Shutdown()
 	l.publish()
 	return err
@@ -583,8 +584,8 @@ func (l *Loop) fail(cause error) {
 		for s := c.head; s != nil; s = s.next {
 			limbo.keep(s.block) // the kernel may still be reading it
 		}
-		l.sockets.Release(c.fd)
-		if c.state != closing {
+		if c.state != closing { // else the driver has closed the descriptor
+			l.sockets.Release(c.fd)
 			c.reason = err
 		}
 		if c.dial != nil {
@@ -598,9 +599,7 @@ func (l *Loop) fail(cause error) {
 	for d := range l.dials {
 		d.fail(err)
 	}
-	for p := l.posts.end(); p != nil; p = p.next {
-		l.run("posted function", p.f)
-	}
+	l.lastPosts()
 	l.publish()
 }
 

@@ -4,6 +4,8 @@ package loop
 
 import (
 	"errors"
+	"net"
+	"runtime"
 	"slices"
 	"syscall"
 	"testing"
@@ -45,5 +47,100 @@ func TestStopHidTheErrorOfASend(t *testing.T) {
 	b.turn(b.closed(c))
 	if !errors.Is(p.reason, syscall.ECONNRESET) {
 		t.Errorf("the reason is %v", p.reason)
+	}
+}
+
+// A connection that one loop had accepted for another, whose last turn was
+// over, was made and then forgotten: no ConnectionLost, a descriptor too many.
+func TestAConnectionWasDealtToALoopThatHadEnded(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	p := &notes{}
+	ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return p }))
+	b.engine.Stop()
+	b.turn()
+	b.turn(func() { b.loop.AcceptStopped(ln) })
+	fd := b.fd()
+	ln.listener.enter()
+	if !b.loop.Post(func() { b.loop.adopt(fd, &ln.listener.origin) }) {
+		t.Fatal("the loop has ended already")
+	}
+	for b.loop.Step(0) {
+	}
+	if len(p.got) > 0 || !slices.Contains(b.released, fd) {
+		t.Errorf("callbacks %q, descriptors closed %d, not %d", p.got, b.released, fd)
+	}
+}
+
+// A connection of another loop ended between the look at MaxConns and the note
+// that the listener waits: nobody woke it, ever.
+func TestAPlaceThatBecameFreeMeanwhileWasMissed(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	made := 0
+	ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { made++; return &notes{} }), couplet.MaxConns(1))
+	b.turn(func() { b.loop.Accepted(ln, b.fd(), 0) })
+	b.onCall = func(call string) {
+		if call == "stop accept" {
+			ln.listener.open.Add(-1) // it had looked for listeners that wait before
+		}
+	}
+	b.turn(func() { b.loop.Accepted(ln, b.fd(), 0) })
+	b.turn()
+	if made != 2 {
+		t.Errorf("%d connections were made, not 2", made)
+	}
+}
+
+// A loop that failed closed descriptors that its driver had closed: by then
+// the number could be a stranger's.
+func TestADescriptorWasClosedTwiceWhenTheLoopFailed(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	p := &notes{}
+	c := b.accept(p)
+	fd := c.fd
+	c.Abort()
+	b.want("close reset")
+	b.waitErr = errors.New("broken")
+	b.turn()
+	if slices.Contains(b.released, fd) {
+		t.Error("the descriptor was closed by the loop, and it is the driver's")
+	}
+	if p.reason != couplet.ErrAborted {
+		t.Errorf("the reason is %v", p.reason)
+	}
+}
+
+// What was left of a batch of posted functions did not run when the loop
+// failed, though Post had promised it.
+func TestPostedFunctionsWereForgottenWhenTheLoopFailed(t *testing.T) {
+	b := newBench(t, couplet.Config{PostsPerTurn: 1})
+	ran := 0
+	for range 3 {
+		if !b.loop.Post(func() { ran++ }) {
+			t.Fatal("Post refuses")
+		}
+	}
+	b.turn()
+	b.waitErr = errors.New("broken")
+	b.turn()
+	if ran != 3 {
+		t.Errorf("%d of 3 posted functions ran", ran)
+	}
+}
+
+// So it was with those behind a function that ended the loop's goroutine.
+func TestPostedFunctionsWereForgottenAfterAGoexit(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	ran := false
+	b.loop.Post(func() { runtime.Goexit() })
+	b.loop.Post(func() { ran = true })
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer b.loop.fail(errGoexit)
+		b.loop.Turn(0)
+	}()
+	<-ended
+	if !ran {
+		t.Error("the second function did not run")
 	}
 }

@@ -39,7 +39,7 @@ const (
 // connection on to accept (accept(2), "Error handling").
 func JudgeAccept(errno unix.Errno) AcceptVerdict {
 	switch errno {
-	case unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS:
+	case unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.ENOSPC:
 		return Exhausted
 	case unix.EBADF, unix.EINVAL, unix.ENOTSOCK, unix.EFAULT, unix.ENOSYS, unix.ECANCELED:
 		return Fatal
