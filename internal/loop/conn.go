@@ -39,7 +39,7 @@ type Conn struct {
 	paused     bool // by the protocol
 	receiving  bool // the driver was told to receive
 	ended      bool // the driver reported the end of receiving ...
-	endErrno   syscall.Errno
+	endErrno   uint16
 	peerClosed bool // ... and it was the peer's FIN, which the protocol was told
 	halfClosed bool // CloseWrite was called
 	finSent    bool
@@ -51,29 +51,27 @@ type Conn struct {
 	watched    bool // a Handle was made: keep slot.queued
 	made       bool // ConnectionMade was called
 	cut        bool // aborted by the deadline of Shutdown
+	buffers    bool // proto is a BufferReceiver
 
 	proto   couplet.Protocol
-	buffers couplet.BufferReceiver // proto, if it is one
 	context any
 
 	head, tail *Segment
 	queued     int // bytes in the queue
 	owned      int // of those, bytes of our own
-	low, high  int
+	low, high  uint32
 
-	inbound   []*couplet.Buffer // received while paused or set back
-	turn      uint64            // the turn in which delivered counts
-	delivered int
+	inbound   *inbound // received while paused or set back
+	turn      uint32   // the turn in which delivered counts
+	delivered uint32
 
 	sendErr error // the first error of sending; then only reading goes on
 	reason  error
 
-	own      []*timer      // the protocol's, armed by AfterFunc
+	own      *timer        // the protocol's, armed by AfterFunc: a list
 	timer    *timers.Timer // idle, flush or linger: one at a time
 	active   time.Duration // when something last moved
 	progress uint64        // Sockets.Progress at the last look
-	linger   time.Duration // when lingering ends
-	poll     time.Duration // the next wait between two looks
 
 	remote, local net.Addr
 }
@@ -106,7 +104,7 @@ func (c *Conn) setReceive() {
 	var want bool
 	switch c.state {
 	case open:
-		want = !c.paused && len(c.inbound) == 0
+		want = !c.paused && c.inbound.len() == 0
 	case flushing, lingering:
 		want = true
 	}
@@ -136,7 +134,7 @@ func (c *Conn) start() {
 		return
 	}
 	c.proto = proto
-	c.buffers, _ = proto.(couplet.BufferReceiver)
+	_, c.buffers = proto.(couplet.BufferReceiver)
 	c.made = true
 	if d := c.origin.opts.IdleTimeout; d > 0 {
 		c.setTimer(d)
@@ -155,15 +153,15 @@ func (c *Conn) received(data []byte, lent Lent) {
 		return // discarded: the protocol has said its last word
 	}
 	c.active = c.loop.now
-	if c.paused || len(c.inbound) > 0 || c.spent(len(data)) {
-		c.inbound = append(c.inbound, lent.Keep())
+	if c.paused || c.inbound.len() > 0 || c.spent(len(data)) {
+		c.keep(lent.Keep())
 		c.setReceive()
 		if !c.paused {
 			c.markReady()
 		}
 		return
 	}
-	if c.buffers == nil {
+	if !c.buffers {
 		c.callData(data)
 		return
 	}
@@ -175,28 +173,28 @@ func (c *Conn) received(data []byte, lent Lent) {
 // spent reports whether c has had its share of this turn and others wait.
 func (c *Conn) spent(n int) bool {
 	l := c.loop
-	if c.turn != l.turn {
-		c.turn, c.delivered = l.turn, 0
+	if turn := uint32(l.turn); c.turn != turn {
+		c.turn, c.delivered = turn, 0
 	}
-	if c.delivered > l.config.BytesPerTurn && l.open > 1 {
+	if int(c.delivered) > l.config.BytesPerTurn && l.open > 1 {
 		return true
 	}
-	c.delivered += n
+	c.delivered += uint32(n)
 	return false
 }
 
 // drain delivers what waits in the inbound list, a turn's share at most, and
 // then what waits behind it.
 func (c *Conn) drain() {
-	for c.state == open && !c.paused && len(c.inbound) > 0 {
-		b := c.inbound[0]
+	for c.state == open && !c.paused && c.inbound.len() > 0 {
+		b := c.inbound.buffers[0]
 		if c.spent(b.Len()) {
 			c.markReady()
 			return
 		}
-		c.inbound[0] = nil
-		c.inbound = c.inbound[1:]
-		if c.buffers != nil {
+		c.inbound.buffers[0] = nil
+		c.inbound.buffers = c.inbound.buffers[1:]
+		if c.buffers {
 			c.callBuffer(b)
 		} else {
 			c.callData(b.Bytes())
@@ -217,8 +215,8 @@ func (c *Conn) drain() {
 // receiveEnded takes the driver's report that no more will come.
 func (c *Conn) receiveEnded(errno syscall.Errno) {
 	c.receiving = false
-	c.ended, c.endErrno = true, errno
-	if c.state == open && (c.paused || len(c.inbound) > 0) {
+	c.ended, c.endErrno = true, uint16(errno)
+	if c.state == open && (c.paused || c.inbound.len() > 0) {
 		return // it waits behind the data
 	}
 	c.readEnded()
@@ -231,7 +229,7 @@ func (c *Conn) readEnded() {
 	case c.sendErr != nil:
 		c.fail(c.sendErr)
 	case c.endErrno != 0:
-		c.fail(c.opError("read", c.endErrno))
+		c.fail(c.opError("read", syscall.Errno(c.endErrno)))
 	case c.state == lingering:
 		c.finish()
 	case c.state == open && !c.peerClosed:
@@ -338,7 +336,7 @@ func (c *Conn) flush() {
 // markOver has the loop look, after the next reports, whether c is still above
 // its high watermark.
 func (c *Conn) markOver() {
-	if c.queued > c.high && !c.over && !c.overQueued && c.state == open {
+	if c.queued > int(c.high) && !c.over && !c.overQueued && c.state == open {
 		c.overQueued = true
 		c.loop.over = append(c.loop.over, c)
 	}
@@ -367,7 +365,7 @@ func (c *Conn) sent(n int, errno syscall.Errno) {
 	} else {
 		c.publish()
 	}
-	if c.over && c.queued <= c.low && c.state == open {
+	if c.over && c.queued <= int(c.low) && c.state == open {
 		c.over = false
 		if h, ok := c.proto.(couplet.WriteFlow); ok {
 			c.callFlow(h.WriteResumed)
@@ -426,7 +424,7 @@ func (c *Conn) sendFailed(errno syscall.Errno) {
 	}
 	c.dropQueue()
 	c.publish()
-	if c.state != open || c.paused || c.ended && len(c.inbound) == 0 {
+	if c.state != open || c.paused || c.ended && c.inbound.len() == 0 {
 		c.fail(c.sendErr)
 		return
 	}
@@ -476,22 +474,22 @@ func (c *Conn) startLinger() {
 		return
 	}
 	c.setReceive()
-	c.linger = c.loop.now + c.origin.opts.LingerTimeout
-	c.poll = 0
+	c.active = c.loop.now
 	c.setTimer(0)
 }
 
-// pollLinger looks whether the peer has everything, and waits longer each time.
+// pollLinger looks whether the peer has everything, and waits for as long again
+// as it has waited.
 func (c *Conn) pollLinger() {
+	waited, limit := c.loop.now-c.active, c.origin.opts.LingerTimeout
 	switch {
 	case c.loop.sockets.Acknowledged(c.fd, c.origin.unix):
 		c.finish()
-	case c.loop.now >= c.linger:
+	case waited >= limit:
 		c.reason = &couplet.TimeoutError{Op: "linger"}
 		c.finish()
 	default:
-		c.poll = min(max(2*c.poll, time.Millisecond), 50*time.Millisecond)
-		c.setTimer(min(c.poll, c.linger-c.loop.now))
+		c.setTimer(min(max(waited, time.Millisecond), 50*time.Millisecond, limit-waited))
 	}
 }
 
@@ -522,11 +520,30 @@ func (c *Conn) closeFD(how CloseMode) {
 	c.loop.driver.Close(c, how)
 }
 
-func (c *Conn) dropInbound() {
-	for _, b := range c.inbound {
-		b.Release()
+// inbound is what was received and cannot be delivered yet.
+type inbound struct{ buffers []*couplet.Buffer }
+
+func (i *inbound) len() int {
+	if i == nil {
+		return 0
 	}
-	c.inbound = nil
+	return len(i.buffers)
+}
+
+func (c *Conn) keep(b *couplet.Buffer) {
+	if c.inbound == nil {
+		c.inbound = new(inbound)
+	}
+	c.inbound.buffers = append(c.inbound.buffers, b)
+}
+
+func (c *Conn) dropInbound() {
+	if c.inbound != nil {
+		for _, b := range c.inbound.buffers {
+			b.Release()
+		}
+		c.inbound = nil
+	}
 }
 
 // closed takes the driver's report that the kernel holds nothing of c.
@@ -535,11 +552,10 @@ func (c *Conn) closed() {
 	c.state = lost
 	c.fd = -1
 	c.dropQueue()
-	for _, t := range c.own {
-		l.timers.Remove(&t.Timer)
-		t.place = 0
+	for c.own != nil {
+		l.timers.Remove(&c.own.Timer)
+		c.own.disown()
 	}
-	c.own = nil
 	l.slab.remove(c)
 	if d := c.dial; d != nil {
 		c.dial = nil
@@ -551,7 +567,7 @@ func (c *Conn) closed() {
 		c.trace(TraceLost, 0, 0)
 		c.callLost()
 	}
-	c.proto, c.buffers = nil, nil
+	c.proto = nil
 }
 
 // setTimer makes onTimer come after d, in place of what it was set to.

@@ -66,7 +66,7 @@ func (c *Conn) callBuffer(b *couplet.Buffer) {
 	l := c.loop
 	l.begin()
 	defer l.caught(c, "BufferReceived")
-	c.buffers.BufferReceived(c, b)
+	c.proto.(couplet.BufferReceiver).BufferReceived(c, b)
 	l.done()
 }
 

@@ -242,7 +242,7 @@ func (l *Loop) pauseWriters() {
 	for i, c := range over {
 		over[i] = nil
 		c.overQueued = false
-		if c.state == open && !c.over && c.queued > c.high {
+		if c.state == open && !c.over && c.queued > int(c.high) {
 			c.over = true
 			if h, ok := c.proto.(couplet.WriteFlow); ok {
 				c.callFlow(h.WritePaused)
@@ -440,28 +440,37 @@ type timer struct {
 	timers.Timer
 	loop *Loop
 
-	// A connection's timer goes with it: while armed it is conn.own[place-1].
-	conn  *Conn
-	place int
+	// A connection's timer goes with it: while armed it is in the list conn.own.
+	conn       *Conn
+	owned      bool
+	prev, next *timer
 }
 
 func (t *timer) own() {
-	if t.conn != nil && t.place == 0 && t.conn.state != lost {
-		t.conn.own = append(t.conn.own, t)
-		t.place = len(t.conn.own)
+	if t.conn == nil || t.owned {
+		return
 	}
+	t.owned = true
+	t.next = t.conn.own
+	if t.next != nil {
+		t.next.prev = t
+	}
+	t.conn.own = t
 }
 
 func (t *timer) disown() {
-	if t.place == 0 {
+	if !t.owned {
 		return
 	}
-	own := t.conn.own
-	last := own[len(own)-1]
-	own[t.place-1], last.place = last, t.place
-	own[len(own)-1] = nil
-	t.conn.own = own[:len(own)-1]
-	t.place = 0
+	if t.prev == nil {
+		t.conn.own = t.next
+	} else {
+		t.prev.next = t.next
+	}
+	if t.next != nil {
+		t.next.prev = t.prev
+	}
+	t.owned, t.prev, t.next = false, nil, nil
 }
 
 // Stop implements couplet.Timer.

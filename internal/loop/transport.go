@@ -4,6 +4,7 @@ package loop
 
 import (
 	"io"
+	"math"
 	"net"
 	"syscall"
 	"time"
@@ -114,7 +115,7 @@ func (c *Conn) ResumeReading() {
 		return
 	}
 	c.paused = false
-	if len(c.inbound) > 0 || c.ended {
+	if c.inbound.len() > 0 || c.ended {
 		c.markReady()
 		return
 	}
@@ -124,8 +125,8 @@ func (c *Conn) ResumeReading() {
 // SetWatermarks implements couplet.Transport.
 func (c *Conn) SetWatermarks(low, high int) {
 	c.loop.check()
-	c.high = max(high, 0)
-	c.low = min(max(low, 0), c.high)
+	high = min(max(high, 0), math.MaxUint32)
+	c.high, c.low = uint32(high), uint32(min(max(low, 0), high))
 	c.markOver()
 }
 
