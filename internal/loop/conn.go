@@ -215,6 +215,9 @@ func (c *Conn) drain() {
 // receiveEnded takes the driver's report that no more will come.
 func (c *Conn) receiveEnded(errno syscall.Errno) {
 	c.receiving = false
+	if errno == 0 && c.sending && c.loop.sockets.Torn(c.fd, c.origin.unix) {
+		errno = syscall.ECONNRESET
+	}
 	c.ended, c.endErrno = true, uint16(errno)
 	if c.state == open && (c.paused || c.inbound.len() > 0) {
 		return // it waits behind the data

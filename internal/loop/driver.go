@@ -102,6 +102,10 @@ type Sockets interface {
 	Local(fd int) (net.Addr, error)
 	// Acknowledged reports whether the peer's kernel has everything sent.
 	Acknowledged(fd int, unix bool) bool
+	// Torn reports whether a connection whose send is in flight is gone: an end
+	// of stream that was read from it is then no FIN. The kernel tells a
+	// socket's error once, and the send may have been the one to hear it.
+	Torn(fd int, unix bool) bool
 	// Progress is a number that changes while the peer takes data.
 	Progress(fd int, unix bool) uint64
 	// Release closes a socket that no driver holds.

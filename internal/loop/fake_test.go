@@ -31,6 +31,7 @@ type bench struct {
 
 	released []int // descriptors that the loop has closed
 	unacked  bool  // what Acknowledged denies
+	torn     bool  // what Torn says
 	lastFD   int
 }
 
@@ -183,6 +184,7 @@ func (x fakeSockets) Local(int) (net.Addr, error) {
 	return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2}, nil
 }
 func (x fakeSockets) Acknowledged(int, bool) bool { return !x.b.unacked }
+func (x fakeSockets) Torn(int, bool) bool         { return x.b.torn }
 func (x fakeSockets) Progress(int, bool) uint64   { return 0 }
 func (x fakeSockets) Release(fd int)              { x.b.released = append(x.b.released, fd) }
 

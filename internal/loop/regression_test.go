@@ -144,3 +144,22 @@ func TestPostedFunctionsWereForgottenAfterAGoexit(t *testing.T) {
 		t.Error("the second function did not run")
 	}
 }
+
+// A send heard the peer's reset first, so the receive said 0: a protocol that
+// takes ReadClosed for "complete" was told so.
+func TestAResetLookedLikeTheEndOfTheStream(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	p := &notesHalf{}
+	c := b.accept(p)
+	c.Write([]byte("hello"))
+	b.turn()
+	b.torn = true
+	b.turn(b.ended(c, 0))
+	if slices.Contains(p.got, "read closed") {
+		t.Errorf("ReadClosed came for a reset: %v", p.got)
+	}
+	b.turn(b.closed(c))
+	if !errors.Is(p.reason, syscall.ECONNRESET) {
+		t.Errorf("the reason is %v", p.reason)
+	}
+}

@@ -44,6 +44,19 @@ func (Kernel) Local(fd int) (net.Addr, error) { return sock.Local(fd) }
 // Acknowledged implements Sockets.
 func (Kernel) Acknowledged(fd int, unix bool) bool { return sock.Acknowledged(fd, unix) }
 
+// Torn implements Sockets: as long as we have not sent a FIN, only a reset
+// brings a TCP socket to the state CLOSE.
+func (Kernel) Torn(fd int, isUnix bool) bool {
+	if isUnix {
+		return false
+	}
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State == tcpClose
+}
+
+// tcpClose is TCP_CLOSE of the kernel's enum in tcp_states.h.
+const tcpClose = 7
+
 // Progress implements Sockets: the bytes that the peer has acknowledged, or
 // for a unix socket those that it has not read.
 func (Kernel) Progress(fd int, isUnix bool) uint64 {
