@@ -1,0 +1,25 @@
+package classic_test
+
+import (
+	"testing"
+
+	"couplet"
+	"couplet/classic"
+	"couplet/enginetest"
+)
+
+func open(t testing.TB, cfg couplet.Config) couplet.Engine {
+	e, err := classic.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func suite() enginetest.Suite {
+	return enginetest.Suite{Name: "goroutine", Server: open, Networks: []string{"tcp4"}}
+}
+
+func TestConformance(t *testing.T) { enginetest.Run(t, suite()) }
+
+func TestModel(t *testing.T) { enginetest.Model(t, suite()) }

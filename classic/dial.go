@@ -1,0 +1,113 @@
+package classic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"couplet"
+)
+
+// dial is one Dial, and the birth of its connection.
+type dial struct {
+	e                *engine
+	l                *loop
+	network, address string
+	f                couplet.Factory
+	o                *couplet.Options
+	ctx              context.Context // done with the reason to give up
+	release          func()
+}
+
+// Dial connects to address.
+func (e *engine) Dial(ctx context.Context, network, address string, f couplet.Factory, opts ...couplet.Option) error {
+	o, err := couplet.NewOptions(opts...)
+	if err != nil {
+		return err
+	}
+	if f == nil {
+		return errors.New("couplet: Dial needs a Factory")
+	}
+	if err := check("dial", network, address); err != nil {
+		return err
+	}
+	d := &dial{e: e, network: network, address: address, f: f, o: &o}
+	if o.Loop != nil {
+		l, ok := o.Loop.(*loop)
+		if !ok || l.e != e {
+			return fmt.Errorf("couplet: OnLoop was given a loop of another engine than %s", Name)
+		}
+		d.l = l
+	} else {
+		d.l = e.pick()
+	}
+	if !e.begin() {
+		return couplet.ErrEngineClosed
+	}
+	dctx, giveUp := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(e.ctx, func() { giveUp(context.Cause(e.ctx)) })
+	dctx, cancel := context.WithTimeoutCause(dctx, o.ConnectTimeout, &couplet.TimeoutError{Op: "connect"})
+	d.ctx, d.release = dctx, func() { cancel(); stop(); giveUp(nil) }
+	e.running.Go(d.run)
+	return nil
+}
+
+// run is the dial's goroutine.
+func (d *dial) run() {
+	dialer := net.Dialer{FallbackDelay: -1, KeepAlive: -1, KeepAliveConfig: keepAlive(d.o), Control: beforeUse(d.o)}
+	nc, err := dialer.DialContext(d.ctx, d.network, d.address)
+	for wait := time.Millisecond; err != nil && d.network == "unix" && backlogFull(err) && d.sleep(wait); wait = min(2*wait, 50*time.Millisecond) {
+		nc, err = dialer.DialContext(d.ctx, d.network, d.address)
+	}
+	if err != nil {
+		if cause := context.Cause(d.ctx); cause != nil {
+			err = cause
+		}
+		d.e.gone() // of the descriptor
+		d.l.Post(func() {
+			defer d.e.end()
+			d.died(err)
+		})
+		return
+	}
+	if t, ok := nc.(*net.TCPConn); ok && !d.o.NoDelay {
+		t.SetNoDelay(false)
+	}
+	id := d.e.enter()
+	defer d.e.leave(id)
+	d.e.start(d.l, nc, d.o, d.f, d)
+}
+
+// sleep reports false if the dial gives up meanwhile.
+func (d *dial) sleep(t time.Duration) bool {
+	select {
+	case <-d.ctx.Done():
+		return false
+	case <-time.After(t):
+		return true
+	}
+}
+
+// late tells whether the dial was given up while it succeeded.
+func (d *dial) late(net.Conn) error {
+	err := context.Cause(d.ctx)
+	if err == nil {
+		d.release()
+		d.e.count.dialed.Add(1)
+	}
+	return err
+}
+
+// died tells the factory, on the loop.
+func (d *dial) died(err error) {
+	d.release()
+	d.e.count.dialsFailed.Add(1)
+	if h, ok := d.f.(couplet.ConnectFailedHandler); ok {
+		d.l.call(nil, "ConnectFailed", func() { h.ConnectFailed(d.address, err) })
+	}
+}
+
+func (d *dial) born() {}
+func (d *dial) over() {}

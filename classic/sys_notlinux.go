@@ -1,0 +1,11 @@
+//go:build !linux
+
+package classic
+
+import "net"
+
+// acknowledged cannot tell here.
+func acknowledged(net.Conn) bool { return false }
+
+// writable leaves it to a send to find out.
+func writable(uintptr) bool { return true }

@@ -1,0 +1,231 @@
+package classic
+
+import (
+	"net"
+	"time"
+
+	"couplet"
+)
+
+// flusher is a goroutine's list of connections that its turns wrote to. Flushed
+// between turns, outside the mutex, they get the system calls that cannot
+// block; what is left then is for the connection's writing goroutine, which is
+// started when it is first needed.
+type flusher struct{ list []*conn }
+
+// sendsPerFlush bounds how long one connection keeps the goroutine of another.
+const sendsPerFlush = 16
+
+// run flushes the list, and what the turns of doing so add to it.
+func (f *flusher) run() {
+	for i := 0; i < len(f.list); i++ {
+		f.list[i].flush(f, sendsPerFlush, false)
+	}
+	clear(f.list)
+	if f.list = f.list[:0]; cap(f.list) > 1024 {
+		f.list = nil
+	}
+}
+
+// write is the goroutine that writes what would have blocked the others.
+func (c *conn) write() {
+	id := c.e.enter()
+	defer c.e.leave(id)
+	var f flusher
+	defer c.finish(&f)
+	for c.awaitHand() {
+		c.flush(&f, -1, true)
+		f.run()
+	}
+}
+
+// awaitHand waits for something to write; false says that the connection dies.
+func (c *conn) awaitHand() bool {
+	c.l.mu.Lock()
+	defer c.l.mu.Unlock()
+	for !c.handed && c.state < dying {
+		c.writer.Wait()
+	}
+	c.handed = false
+	return c.state < dying
+}
+
+// handOver leaves the rest to the writing goroutine. The mutex is held.
+func (c *conn) handOver() {
+	if c.state >= dying {
+		return
+	}
+	c.handed = true
+	if !c.writing {
+		c.writing = true
+		c.refs++
+		c.e.running.Go(c.write)
+	}
+	c.writer.Signal()
+}
+
+// flush makes up to sends system calls (negative: any number) with what is
+// queued. Only the writing goroutine may wait in one.
+func (c *conn) flush(f *flusher, sends int, mayWait bool) {
+	for ; ; sends-- {
+		p, fin, wait := c.take(sends != 0, mayWait)
+		switch {
+		case fin:
+			c.closed(f, closeWrite(c.nc))
+		case p == nil:
+			return
+		case wait:
+			n, err := sendOrWait(c.nc, p)
+			c.sent(f, len(p), n, err)
+		default:
+			n, err := send(c.nc, p)
+			c.sent(f, len(p), n, err)
+		}
+	}
+}
+
+// take gives the caller what to send next, or the FIN to send, unless somebody
+// else is at it. wait says that the kernel took no more when it was last asked.
+func (c *conn) take(goOn, mayWait bool) (p []byte, fin, wait bool) {
+	c.l.mu.Lock()
+	defer c.l.mu.Unlock()
+	due := (c.halfClosed || c.state == closing) && !c.sentFIN && c.queue.empty()
+	switch {
+	case c.state >= dying, c.sendErr != nil, c.queue.sending, c.queue.empty() && !due:
+		return nil, false, false
+	case c.blocked && !mayWait:
+		return nil, false, false
+	case !goOn:
+		c.handOver()
+		return nil, false, false
+	}
+	c.queue.sending = true
+	if due {
+		return nil, true, false
+	}
+	return c.queue.head(), false, c.blocked
+}
+
+// sent takes what one send of asked bytes gave. Less than that, without an
+// error, says that the kernel takes no more for now.
+func (c *conn) sent(f *flusher, asked, n int, err error) {
+	l := c.l
+	l.enter()
+	defer l.leave(f)
+	c.e.count.sends.Add(1)
+	c.e.count.crossings.Add(1)
+	c.e.count.bytesSent.Add(int64(n))
+	if c.state >= dying {
+		return
+	}
+	c.queue.sending = false
+	c.blocked = n < asked && err == nil
+	if n > 0 {
+		c.active = l.now.Sub(l.epoch)
+		c.progress = c.active
+		owned, done := c.queue.sent(n)
+		c.discharge(owned)
+		if done != nil {
+			l.call(nil, "onRelease", done.Release)
+		}
+	}
+	switch {
+	case err != nil:
+		c.sendFailed(err)
+	case c.blocked:
+		c.e.count.shortSends.Add(1)
+		c.handOver()
+	}
+	c.checkFlow()
+}
+
+// sendFailed takes an error of a send. What the peer sent before is delivered
+// still; then the connection ends with this error, whatever the reads say.
+func (c *conn) sendFailed(err error) {
+	c.sendErr = c.opError("write", resetIfPipe(err))
+	c.discharge(c.queue.drop())
+	if c.state == closing || c.peerFIN || c.paused {
+		c.end(c.sendErr, false)
+		return
+	}
+	c.nc.SetReadDeadline(time.Now().Add(drainPatience))
+}
+
+// closed takes the outcome of the shutdown that sends our FIN.
+func (c *conn) closed(f *flusher, err error) {
+	c.l.enter()
+	defer c.l.leave(f)
+	if c.state >= dying {
+		return
+	}
+	c.queue.sending = false
+	if err != nil {
+		c.sendFailed(pendingError(c.nc, err))
+		return
+	}
+	c.sentFIN = true
+	if c.state == closing {
+		c.lingerOn()
+		return
+	}
+	if c.writeClosed != nil {
+		c.l.call(c, "WriteClosed", func() { c.writeClosed.WriteClosed(c) })
+	}
+	c.bothClosed()
+}
+
+// touch has the end of this turn look after the connection.
+func (c *conn) touch() {
+	if !c.dirty {
+		c.dirty = true
+		c.l.dirty = append(c.l.dirty, c)
+	}
+}
+
+// checkFlow tells the protocol of a watermark that was crossed. Above the high
+// one it counts only that the flush cannot take it all now: the kernel took no
+// more, or another goroutine is in the midst of a send.
+func (c *conn) checkFlow() {
+	if c.flow == nil || c.state != open || c.halfClosed || c.sendErr != nil {
+		return
+	}
+	switch {
+	case !c.writePaused && (c.blocked || c.queue.sending) && c.queue.size > c.high:
+		c.writePaused = true
+		c.l.call(c, "WritePaused", func() { c.flow.WritePaused(c) })
+	case c.writePaused && c.queue.size <= c.low:
+		c.writePaused = false
+		c.l.call(c, "WriteResumed", func() { c.flow.WriteResumed(c) })
+	}
+}
+
+// charge counts n bytes against MaxOutbound, if they fit. It is safe anywhere.
+func (c *conn) charge(n int) bool {
+	if c.charged.Add(int64(n)) > int64(c.o.MaxOutbound) && n > 0 {
+		c.charged.Add(int64(-n))
+		return false
+	}
+	return true
+}
+
+// discharge takes charge back.
+func (c *conn) discharge(n int) { c.charged.Add(int64(-n)) }
+
+// room says whether n bytes may be queued now.
+func (c *conn) room(n int) error {
+	switch {
+	case c.state != open || c.halfClosed:
+		return net.ErrClosed
+	case !c.charge(n):
+		return couplet.ErrOutboundFull
+	}
+	return nil
+}
+
+// closeWrite sends a FIN.
+func closeWrite(nc net.Conn) error {
+	if h, ok := nc.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return couplet.ErrNotSupported
+}
