@@ -1,0 +1,67 @@
+package poetry
+
+import (
+	"net"
+	"sync"
+
+	"couplet"
+)
+
+// Echo is the Factory of an echo server: it sends back what it gets. It stops
+// reading from a client that does not take its echo, so a connection costs at
+// most the high watermark and one delivery. When the client closes its half, what
+// is owed is sent and the connection closed.
+type Echo struct {
+	// Upper sends ASCII letters back in upper case. Other bytes stay, so that
+	// characters split across two deliveries come back unharmed.
+	Upper bool
+}
+
+var _ couplet.Factory = Echo{}
+
+// Build implements couplet.Factory.
+func (e Echo) Build(net.Addr) couplet.Protocol {
+	if e.Upper {
+		return upperEcho{}
+	}
+	return echo{}
+}
+
+type echo struct{}
+
+var _ couplet.WriteFlow = echo{}
+
+func (echo) ConnectionMade(couplet.Transport) {}
+
+func (echo) DataReceived(t couplet.Transport, data []byte) { answer(t, data) }
+
+func (echo) ConnectionLost(couplet.Transport, error) {}
+
+func (echo) WritePaused(t couplet.Transport) { t.PauseReading() }
+
+func (echo) WriteResumed(t couplet.Transport) { t.ResumeReading() }
+
+type upperEcho struct{ echo }
+
+// scratch holds buffers for upper-casing, so that an idle connection has none.
+var scratch = sync.Pool{New: func() any { return new([]byte) }}
+
+func (upperEcho) DataReceived(t couplet.Transport, data []byte) {
+	b := scratch.Get().(*[]byte)
+	*b = append((*b)[:0], data...)
+	for i, c := range *b {
+		if 'a' <= c && c <= 'z' {
+			(*b)[i] = c - ('a' - 'A')
+		}
+	}
+	answer(t, *b)
+	scratch.Put(b)
+}
+
+// answer writes back p. An echo with a hole in it would be a lie, so where the
+// queue is full the connection is reset.
+func answer(t couplet.Transport, p []byte) {
+	if _, err := t.Write(p); err == couplet.ErrOutboundFull {
+		t.Abort()
+	}
+}

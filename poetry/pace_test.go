@@ -1,0 +1,231 @@
+package poetry_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"couplet"
+	"couplet/poetry"
+)
+
+// A hall is what a Server recites in: a loop with a clock, of which a stage is
+// the one connection. What is written is noted with the time, and time passes
+// when the test says so.
+type hall struct {
+	couplet.Loop // nil: what is not below must not be called
+
+	proto  couplet.Protocol
+	now    time.Duration
+	every  time.Duration // zero: stopped
+	due    time.Duration
+	tick   func()
+	heard  bytes.Buffer
+	sends  []string // "10@300ms"
+	refuse error    // what Write answers
+	ended  string   // "fin@1s", "abort@1s"
+}
+
+func recite(s *poetry.Server) *hall {
+	h := &hall{proto: s.Build(nil)}
+	h.proto.ConnectionMade(stage{hall: h})
+	return h
+}
+
+func (h *hall) note(p []byte) {
+	h.heard.Write(p)
+	h.sends = append(h.sends, fmt.Sprintf("%d@%v", len(p), h.now))
+}
+
+func (h *hall) Every(d time.Duration, f func()) couplet.Timer {
+	h.every, h.due, h.tick = d, h.now+d, f
+	return h
+}
+
+func (h *hall) Stop() bool {
+	was := h.every > 0
+	h.every = 0
+	return was
+}
+
+func (h *hall) Reset(d time.Duration) bool {
+	was := h.every > 0
+	h.every, h.due = d, h.now+d
+	return was
+}
+
+// pass lets time pass until d.
+func (h *hall) pass(d time.Duration) {
+	for h.every > 0 && h.due <= d {
+		h.now = h.due
+		h.due += h.every
+		h.tick()
+	}
+	h.now = d
+}
+
+// A stage is the hall's connection.
+type stage struct {
+	couplet.Transport // nil: what is not below must not be called
+	hall              *hall
+	muted             bool
+}
+
+func (s stage) Loop() couplet.Loop                    { return s.hall }
+func (s stage) LocalAddr() net.Addr                   { return nil }
+func (s stage) RemoteAddr() net.Addr                  { return nil }
+func (s stage) SyscallConn() (syscall.RawConn, error) { return nil, couplet.ErrNotSupported }
+func (s stage) Close() error                          { return nil }
+func (s stage) Abort()                                { s.hall.ended = fmt.Sprintf("abort@%v", s.hall.now) }
+
+func (s stage) CloseWrite() error {
+	s.hall.ended = fmt.Sprintf("fin@%v", s.hall.now)
+	s.hall.proto.(couplet.WriteClosedHandler).WriteClosed(s)
+	return nil
+}
+
+func (s stage) Write(p []byte) (int, error) {
+	if s.hall.refuse != nil {
+		return 0, s.hall.refuse
+	}
+	if !s.muted {
+		s.hall.note(p)
+	}
+	return len(p), nil
+}
+
+func (s stage) WriteBuffer(b *couplet.Buffer) error {
+	_, err := s.Write(b.Bytes())
+	return err
+}
+
+func slow(t *testing.T, text string, n int, d time.Duration) *poetry.Server {
+	t.Helper()
+	s, err := poetry.NewServer([]byte(text), poetry.Pace{NumBytes: n, Delay: d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// The original sends num-bytes, sleeps, and so on, and sleeps after the last
+// send too: the end comes at ceil(n/num-bytes) delays.
+func TestSlowServerKeepsTheOriginalsPace(t *testing.T) {
+	const d = 100 * time.Millisecond
+	for _, c := range []struct {
+		bytes, num int
+		sends      string
+		end        string
+	}{
+		{0, 10, "", "fin@0s"},
+		{1, 10, "1@0s", "fin@100ms"},
+		{10, 10, "10@0s", "fin@100ms"},
+		{11, 10, "10@0s 1@100ms", "fin@200ms"},
+		{25, 10, "10@0s 10@100ms 5@200ms", "fin@300ms"},
+		{3, 1, "1@0s 1@100ms 1@200ms", "fin@300ms"},
+		{10000, 4096, "4096@0s 4096@100ms 1808@200ms", "fin@300ms"},
+	} {
+		text := strings.Repeat("poetry ", c.bytes/7+1)[:c.bytes]
+		s := slow(t, text, c.num, d)
+		h := recite(s)
+		h.pass(time.Hour)
+		if got := strings.Join(h.sends, " "); got != c.sends || h.ended != c.end || h.heard.String() != text {
+			t.Errorf("%d bytes, %d at a time: %s, %s; want %s, %s", c.bytes, c.num, got, h.ended, c.sends, c.end)
+		}
+		if got := "fin@" + s.Pace().Duration(c.bytes).String(); got != c.end {
+			t.Errorf("Pace.Duration says %s, want %s", got, c.end)
+		}
+	}
+}
+
+func TestTutorialsTimes(t *testing.T) {
+	var sum time.Duration
+	for _, c := range []struct {
+		n, num int
+		want   time.Duration
+	}{{3003, 30, 10100 * time.Millisecond}, {623, 10, 6300 * time.Millisecond}, {653, 10, 6600 * time.Millisecond}} {
+		d := poetry.Pace{NumBytes: c.num, Delay: 100 * time.Millisecond}.Duration(c.n)
+		if d != c.want {
+			t.Errorf("%d bytes take %v, want %v", c.n, d, c.want)
+		}
+		sum += d
+	}
+	if sum != 23*time.Second {
+		t.Errorf("one after another they take %v, want 23s", sum)
+	}
+}
+
+func TestFastServerSendsAllAtOnce(t *testing.T) {
+	h := recite(poetry.NewFastServer([]byte("a poem")))
+	if h.heard.String() != "a poem" || len(h.sends) != 1 || h.ended != "fin@0s" {
+		t.Errorf("%v %s", h.sends, h.ended)
+	}
+}
+
+func TestPausedPoemWaitsAndGoesOn(t *testing.T) {
+	h := recite(slow(t, "abcdef", 2, time.Second))
+	flow := h.proto.(couplet.WriteFlow)
+	h.pass(1500 * time.Millisecond)
+	flow.WritePaused(stage{hall: h})
+	h.pass(10 * time.Second)
+	if h.heard.String() != "abcd" {
+		t.Fatalf("a paused poem went on: %v", h.sends)
+	}
+	flow.WriteResumed(stage{hall: h})
+	h.pass(time.Minute)
+	if got := strings.Join(h.sends, " "); got != "2@0s 2@1s 2@11s" || h.ended != "fin@12s" {
+		t.Errorf("%s, %s", got, h.ended)
+	}
+}
+
+func TestFullQueueIsTriedAgain(t *testing.T) {
+	h := recite(slow(t, "abcdef", 2, time.Second))
+	h.refuse = couplet.ErrOutboundFull
+	h.pass(2500 * time.Millisecond)
+	h.refuse = nil
+	h.pass(time.Minute)
+	if h.heard.String() != "abcdef" || h.ended != "fin@5s" {
+		t.Errorf("%v, %s", h.sends, h.ended)
+	}
+}
+
+func TestFastPoemThatIsRefusedLooksCut(t *testing.T) {
+	h := &hall{refuse: couplet.ErrOutboundFull}
+	h.proto = poetry.NewFastServer([]byte("a poem")).Build(nil)
+	h.proto.ConnectionMade(stage{hall: h})
+	if h.ended != "abort@0s" {
+		t.Errorf("%s, want abort", h.ended)
+	}
+}
+
+func TestLostClientStopsItsClock(t *testing.T) {
+	h := recite(slow(t, "abcdef", 2, time.Second))
+	h.pass(time.Second)
+	h.proto.ConnectionLost(stage{hall: h}, io.ErrUnexpectedEOF)
+	if h.every != 0 {
+		t.Error("the timer runs on")
+	}
+}
+
+func TestChunksAreSentWithoutAllocation(t *testing.T) {
+	for _, num := range []int{10, 4096} {
+		h := &hall{proto: slow(t, strings.Repeat("x", 8<<20), num, time.Millisecond).Build(nil)}
+		h.proto.ConnectionMade(stage{hall: h, muted: true})
+		if n := testing.AllocsPerRun(1000, h.tick); n != 0 {
+			t.Errorf("%v allocations for a chunk of %d, want none", n, num)
+		}
+	}
+}
+
+func TestPaceIsChecked(t *testing.T) {
+	for _, p := range []poetry.Pace{{NumBytes: 0, Delay: 1}, {NumBytes: -1, Delay: 1}, {NumBytes: 10, Delay: -1}} {
+		if _, err := poetry.NewServer(nil, p); err == nil {
+			t.Errorf("%+v was taken", p)
+		}
+	}
+}
