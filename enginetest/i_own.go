@@ -1,0 +1,589 @@
+package enginetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"couplet"
+)
+
+// ownCases: what the contract has beyond the list of cases.
+var ownCases = []Case{
+	{ID: 101, Name: "a Handle speaks from any goroutine", Run: handles},
+	{ID: 102, Name: "BufferReceived may keep and forward", Run: buffers},
+	{ID: 103, Name: "IdleTimeout ends what is idle", Run: idleTimeout},
+	{ID: 104, Name: "FlushTimeout ends what makes no progress", Run: flushTimeout},
+	{ID: 105, Name: "MaxConns leaves the rest in the backlog", Run: maxConns},
+	{ID: 106, Name: "a listener is handed over by File", Needs: NeedsSockets | NeedsTCP, Run: handOver},
+	{ID: 107, Name: "Go comes back to the loop", Needs: NeedsOne, Run: goWork},
+	{ID: 108, Name: "several loops share the connections", Needs: NeedsSockets, Run: severalLoops},
+	{ID: 109, Name: "arguments that cannot be right are refused", Needs: NeedsOne, Run: badArguments},
+	{ID: 110, Name: "a wrapper forwards with the defaults", Run: wrapper},
+	{ID: 111, Name: "Goexit in a callback fails the engine", Needs: NeedsOne, Run: goexit},
+	{ID: 112, Name: "a panic may end the process", Needs: NeedsSockets | NeedsLinux | NeedsOne, Run: panicCrashes},
+	{ID: 113, Name: "Stats add up", Run: statsAddUp},
+	{ID: 114, Name: "no connection gets more than its share of a turn",
+		Config: couplet.Config{BytesPerTurn: 16 << 10, RingBuffers: 64, RingBufferSize: 4 << 10}, Run: fairShare},
+}
+
+func handles(e *Env) {
+	var zero couplet.Handle
+	if _, err := zero.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+		e.Errorf("the zero Handle answers %v", err)
+	}
+	const goroutines, each = 8, 200
+	s := e.conn("server")
+	p := e.peer(s, 0)
+	var h, again couplet.Handle
+	s.do(func(t couplet.Transport) { h, again = t.Handle(), t.Handle() })
+	if h != again {
+		e.Errorf("two Handles of one connection differ")
+	}
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		wg.Go(func() {
+			buf := make([]byte, 2)
+			for i := range each {
+				buf[0], buf[1] = byte(g), byte(i)
+				if n, err := h.Write(buf); n != 2 || err != nil {
+					e.Errorf("Handle.Write: %d, %v", n, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	posted := make(chan bool, 1)
+	e.check(h.Post(func(t couplet.Transport) { posted <- t == s.t }), "Handle.Post")
+	if !recv(e, posted, "posted function") {
+		e.Errorf("Handle.Post gave another Transport")
+	}
+	b := couplet.NewBuffer([]byte("shared"), nil)
+	e.check(h.WriteBuffer(b), "Handle.WriteBuffer")
+	b.Release()
+	e.check(h.Close(), "Handle.Close")
+	var next [goroutines]int
+	got := make([]byte, 2)
+	for range goroutines * each {
+		if n, err := io.ReadFull(p, got); err != nil {
+			e.Fatalf("the peer read %d bytes: %v", n, err)
+		}
+		if g := got[0]; int(got[1]) != next[g] {
+			e.Fatalf("of goroutine %d write %d came where %d was due", g, got[1], next[g])
+		}
+		next[got[0]]++
+	}
+	e.expect(p, "shared")
+	e.expectEOF(p)
+	s.lostWith("closed")
+	if err := h.Abort(); !errors.Is(err, net.ErrClosed) {
+		e.Errorf("Abort by the Handle of a lost connection: %v", err)
+	}
+
+	// What a Handle hands over counts against MaxOutbound at once.
+	s = e.conn("limited")
+	e.peer(s, 0, couplet.MaxOutbound(1000))
+	s.do(func(t couplet.Transport) {
+		h := t.Handle()
+		if _, err := h.Write(make([]byte, 900)); err != nil {
+			e.Errorf("Handle.Write within MaxOutbound: %v", err)
+		}
+		if n, err := h.Write(make([]byte, 200)); n != 0 || err != couplet.ErrOutboundFull {
+			e.Errorf("Handle.Write beyond MaxOutbound: %d, %v", n, err)
+		}
+	})
+}
+
+func buffers(e *Env) {
+	const n = 2 << 20
+	// What is received is kept for a while and then sent back without a copy.
+	s := e.conn("server")
+	var kept []*couplet.Buffer
+	s.onBuffer = func(t couplet.Transport, b *couplet.Buffer) {
+		kept = append(kept, b.Retain())
+		if len(kept) < 4 {
+			return
+		}
+		for _, b := range kept {
+			t.WriteBuffer(b)
+			b.Release()
+		}
+		kept = kept[:0]
+	}
+	p := e.peer(s, 0)
+	go p.Write(pattern(0, n))
+	if got, err := readPattern(p, 0, n-1<<20); err != nil {
+		e.Fatalf("the peer read back %d bytes: %v", got, err)
+	}
+	p.Close()
+	s.waitLost()
+	s.do(func(couplet.Transport) {
+		for _, b := range kept {
+			b.Release() // on the loop here, from any goroutine elsewhere
+		}
+	})
+
+	// Retained longer than the connection lives, and released elsewhere.
+	s = e.conn("keeper")
+	all := make(chan *couplet.Buffer, 4096)
+	s.onBuffer = func(_ couplet.Transport, b *couplet.Buffer) { all <- b.Retain() }
+	p = e.peer(s, 0)
+	e.send(p, pattern(0, n))
+	p.Close()
+	s.lostWith("eof")
+	close(all)
+	var got bytes.Buffer
+	for b := range all {
+		got.Write(b.Bytes())
+		b.Release()
+	}
+	if !bytes.Equal(got.Bytes(), pattern(0, n)) {
+		e.Errorf("buffers that were kept changed: %d bytes of %d, first wrong %d", got.Len(), n, checkPattern(0, got.Bytes()))
+	}
+
+	// Broadcast is one Buffer and many writes.
+	released := make(chan struct{})
+	b := couplet.NewBuffer(pattern(0, 100_000), func() { close(released) })
+	ss := e.connsOf(8, "listener", nil)
+	l := e.serve(ss)
+	var peers []Peer
+	for _, s := range ss {
+		peers = append(peers, e.dialPeer(l.Addr(), 0))
+		s.waitMade()
+	}
+	for _, s := range ss {
+		s.do(func(t couplet.Transport) { t.WriteBuffer(b); t.Close() })
+	}
+	b.Release()
+	for _, p := range peers {
+		e.expectStream(p, 100_000)
+	}
+	recv(e, released, "release of the Buffer")
+}
+
+func idleTimeout(e *Env) {
+	const limit = 50 * time.Millisecond
+	s := e.conn("idle")
+	var began time.Time
+	s.onMade = func(t couplet.Transport) { began = t.Loop().Now() }
+	s.onLost = func(t couplet.Transport, _ error) {
+		if took := t.Loop().Now().Sub(began); took < limit {
+			e.Errorf("an idle connection ended after %v", took)
+		}
+	}
+	e.peer(s, 0, couplet.IdleTimeout(limit))
+	s.lostWith("timeout")
+
+	// One on which something moves stays, until nothing moved for so long.
+	s = e.conn("busy")
+	s.onMade = func(t couplet.Transport) {
+		began = t.Loop().Now()
+		n := 0
+		var again func()
+		again = func() {
+			if n++; n < 12 {
+				t.Write([]byte("."))
+				began = t.Loop().Now()
+				t.AfterFunc(limit/4, again)
+			}
+		}
+		again()
+	}
+	s.onLost = func(t couplet.Transport, _ error) {
+		if idle := t.Loop().Now().Sub(began); idle < limit {
+			e.Errorf("a connection ended %v after something was sent", idle)
+		}
+	}
+	e.peer(s, 0, couplet.IdleTimeout(limit))
+	s.lostWith("timeout")
+
+	s = e.conn("hearing")
+	s.onMade = func(t couplet.Transport) { began = t.Loop().Now() }
+	s.onData = func(t couplet.Transport, _ []byte) { began = t.Loop().Now() }
+	s.onLost = func(t couplet.Transport, _ error) {
+		if idle := t.Loop().Now().Sub(began); idle < limit {
+			e.Errorf("a connection ended %v after something was received", idle)
+		}
+	}
+	p := e.peer(s, 0, couplet.IdleTimeout(limit))
+	for range 8 {
+		p.Write([]byte("."))
+		e.pass(s.loop, limit/4)
+	}
+	s.lostWith("timeout")
+
+	// A dial takes the option too.
+	s, c := e.conn("server"), e.conn("idle client")
+	l := e.serve([]*conn{s})
+	e.dial(l.Addr().String(), c, couplet.IdleTimeout(limit))
+	c.lostWith("timeout")
+}
+
+func flushTimeout(e *Env) {
+	const limit = 80 * time.Millisecond
+	s := e.conn("stuck")
+	s.onMade = func(t couplet.Transport) { t.Write(make([]byte, 16<<20)); t.Close() }
+	p := e.peer(s, 4<<10, couplet.FlushTimeout(limit))
+	s.lostWith("timeout")
+	if !e.unix() {
+		e.expectReset(p)
+	}
+	// Progress, however slow, is no reason to end.
+	const n = 2 << 20
+	s = e.conn("slow")
+	s.onMade = func(t couplet.Transport) { t.Write(pattern(0, n)); t.Close() }
+	p = e.peer(s, 4<<10, couplet.FlushTimeout(limit), couplet.SendBuffer(16<<10))
+	for got := int64(0); got < n; {
+		k, err := readPattern(p, got, min(n/8, n-got))
+		if err != nil {
+			e.Fatalf("the peer read %d bytes: %v", got+k, err)
+		}
+		got += k
+		if got < n/2 {
+			e.pass(s.loop, limit/3)
+		}
+	}
+	e.expectEOF(p)
+	s.lostWith("closed")
+}
+
+func maxConns(e *Env) {
+	const limit, n = 2, 6
+	var open, peak, built atomic.Int32
+	l := e.listen(couplet.FactoryFunc(func(remote net.Addr) couplet.Protocol {
+		built.Add(1)
+		peak.Store(max(peak.Load(), open.Add(1)))
+		c := e.conn("limited")
+		c.onData = echo
+		c.onLost = func(couplet.Transport, error) { open.Add(-1) }
+		return c.build(remote)
+	}), couplet.MaxConns(limit))
+	var peers []Peer
+	for range n {
+		peers = append(peers, e.dialPeer(l.Addr(), 0))
+	}
+	e.until("the limit is reached", func() bool { return built.Load() == limit })
+	e.settle(e.Server.Loops()[0])
+	if k := built.Load(); k != limit {
+		e.Errorf("%d connections were built where %d are allowed", k, limit)
+	}
+	for _, p := range peers {
+		e.send(p, []byte("my turn"))
+		e.expect(p, "my turn")
+		p.Close()
+	}
+	if k := peak.Load(); k > limit {
+		e.Errorf("%d connections were open at once where %d are allowed", k, limit)
+	}
+}
+
+func handOver(e *Env) {
+	l := e.listen(e.echoes())
+	f, err := l.File()
+	e.check(err, "File")
+	l.Close()
+	recv(e, l.Closed(), "end of the listener")
+	// The file keeps the socket listening: who comes now waits for the heir.
+	p := e.dialPeer(l.Addr(), 0)
+	e.send(p, []byte("patience"))
+	heir := e.newEngine(couplet.Config{})
+	l2, err := heir.Listen(e.network, "not used", e.echoes(), couplet.FromFile(f))
+	e.check(err, "Listen with FromFile")
+	e.check(f.Close(), "Close of the file, which was duplicated")
+	if l2.Addr().String() != l.Addr().String() {
+		e.Errorf("the heir of %v listens on %v", l.Addr(), l2.Addr())
+	}
+	e.expect(p, "patience")
+	e.talk(l2.Addr())
+}
+
+func goWork(e *Env) {
+	l := e.Server.Loops()[0]
+	type result struct {
+		err    error
+		onLoop bool
+	}
+	results := make(chan result, 3)
+	inside := false
+	work := func(f func() error) {
+		done := func(err error) {
+			e.guarded(l, "done of Go", func() { results <- result{err, !inside} })
+		}
+		if !l.Go(func(context.Context) error { return f() }, done) {
+			e.Errorf("Go refused while the engine runs")
+		}
+	}
+	for _, try := range []struct {
+		name string
+		f    func() error
+		ok   func(err error) bool
+	}{
+		{"nothing", func() error { return nil }, func(err error) bool { return err == nil }},
+		{"an error", func() error { return errPanic }, func(err error) bool { return err == errPanic }},
+		{"a panic", func() error { panic(errPanic) }, func(err error) bool {
+			_, ok := errors.AsType[*couplet.PanicError](err)
+			return ok && errors.Is(err, errPanic)
+		}},
+	} {
+		e.on(l, func() {
+			inside = true
+			work(try.f)
+			inside = false
+		})
+		r := recv(e, results, "end of work")
+		if !try.ok(r.err) || !r.onLoop {
+			e.Errorf("work that gives %s ended with %v, after Go returned: %v", try.name, r.err, r.onLoop)
+		}
+	}
+	// From elsewhere, and while the loop does other things.
+	for range 20 {
+		go l.Go(func(context.Context) error { return nil }, func(err error) { results <- result{err, true} })
+	}
+	for range 20 {
+		recv(e, results, "end of work")
+	}
+	// The engine's end cancels the context and waits for the work.
+	eng := e.newEngine(couplet.Config{})
+	started := make(chan struct{})
+	var ended, told atomic.Bool
+	eng.Loops()[0].Go(func(ctx context.Context) error {
+		close(started)
+		<-ctx.Done()
+		ended.Store(true)
+		return nil
+	}, func(error) { told.Store(true) })
+	recv(e, started, "start of work")
+	_, err := eng.Shutdown(e.ctx)
+	e.check(err, "Shutdown")
+	if !ended.Load() || !told.Load() {
+		e.Errorf("after Shutdown the work ended: %v, done was called: %v", ended.Load(), told.Load())
+	}
+}
+
+func severalLoops(e *Env) {
+	const loops, n = 3, 12
+	for name, spread := range map[string]couplet.Spread{
+		"ReusePort": couplet.ReusePort, "RoundRobin": couplet.RoundRobin, "LeastConnections": couplet.LeastConnections,
+	} {
+		eng := e.newEngine(couplet.Config{Loops: loops, Spread: spread})
+		if len(eng.Loops()) != loops {
+			e.Fatalf("an engine of %d loops has %d", loops, len(eng.Loops()))
+		}
+		for i, l := range eng.Loops() {
+			if l.Index() != i {
+				e.Errorf("loop %d says it is %d", i, l.Index())
+			}
+		}
+		ss := e.connsOf(n, "server "+name, func(_ int, c *conn) { c.onData = echo })
+		ps := e.attach(eng, ss...)
+		var on [loops]int
+		for i, s := range ss {
+			if !slices.Contains(eng.Loops(), s.loop) {
+				e.Fatalf("%s lives on a loop that is none of the engine's", s.name)
+			}
+			on[s.loop.Index()]++
+			e.send(ps[i], []byte("ping"))
+			e.expect(ps[i], "ping")
+		}
+		if spread != couplet.ReusePort && on != [loops]int{n / loops, n / loops, n / loops} {
+			e.Errorf("%s dealt %d connections out as %v", name, n, on)
+		}
+		// A dial goes where it is told.
+		for _, l := range eng.Loops() {
+			s, c := e.conn("server"), e.conn("client")
+			s.onMade = func(t couplet.Transport) { t.Write([]byte("hello")) }
+			ln := e.serve([]*conn{s})
+			e.check(eng.Dial(e.ctx, e.network, ln.Addr().String(), couplet.FactoryFunc(c.build), couplet.OnLoop(l)), "Dial")
+			c.waitBytes(5)
+			if c.loop != l {
+				e.Errorf("dialled on loop %d, the connection lives on %d", l.Index(), c.loop.Index())
+			}
+		}
+		for _, p := range ps {
+			p.Close()
+		}
+		_, err := eng.Shutdown(e.ctx)
+		e.check(err, "Shutdown")
+	}
+}
+
+func badArguments(e *Env) {
+	if e.Server.Name() == "" || e.Server.Describe() == "" || strings.Contains(e.Server.Describe(), "\n") {
+		e.Errorf("the engine is named %q and described %q", e.Server.Name(), e.Server.Describe())
+	}
+	f, _ := e.failing()
+	for name, opt := range map[string]couplet.Option{
+		"a negative backlog":     couplet.Backlog(-1),
+		"no time to connect":     couplet.ConnectTimeout(0),
+		"a negative limit":       couplet.MaxConns(-1),
+		"nothing to queue":       couplet.MaxOutbound(0),
+		"a negative buffer size": couplet.SendBuffer(-1),
+	} {
+		if l, err := e.Server.Listen(e.network, e.address(), f, opt); err == nil {
+			l.Close()
+			e.Errorf("Listen takes %s", name)
+		}
+		if err := e.Client.Dial(e.ctx, e.network, e.refuse(), f, opt); err == nil {
+			e.Errorf("Dial takes %s", name)
+		}
+	}
+	other := e.newEngine(couplet.Config{})
+	if err := e.Client.Dial(e.ctx, e.network, e.refuse(), f, couplet.OnLoop(other.Loops()[0])); err == nil {
+		e.Errorf("Dial takes another engine's loop")
+	}
+	if l, err := e.Server.Listen("carrier pigeon", "coop", f); err == nil {
+		l.Close()
+		e.Errorf("Listen takes an unknown network")
+	}
+	if _, err := e.Server.ListenPacket("udp", "127.0.0.1:0", nil); !errors.Is(err, couplet.ErrNotSupported) {
+		e.Errorf("ListenPacket: %v", err)
+	}
+}
+
+// wrapped forwards everything to a protocol, as TLS would.
+type wrapped struct{ inner couplet.Protocol }
+
+func (w wrapped) ConnectionMade(t couplet.Transport)            { w.inner.ConnectionMade(t) }
+func (w wrapped) DataReceived(t couplet.Transport, p []byte)    { w.inner.DataReceived(t, p) }
+func (w wrapped) ConnectionLost(t couplet.Transport, err error) { w.inner.ConnectionLost(t, err) }
+func (w wrapped) BufferReceived(t couplet.Transport, b *couplet.Buffer) {
+	couplet.DeliverData(w.inner, t, b)
+}
+func (w wrapped) ReadClosed(t couplet.Transport)   { couplet.DeliverReadClosed(w.inner, t) }
+func (w wrapped) WriteClosed(t couplet.Transport)  { couplet.DeliverWriteClosed(w.inner, t) }
+func (w wrapped) WritePaused(t couplet.Transport)  { couplet.DeliverWritePaused(w.inner, t) }
+func (w wrapped) WriteResumed(t couplet.Transport) { couplet.DeliverWriteResumed(w.inner, t) }
+func (w wrapped) Draining(t couplet.Transport)     { couplet.DeliverDraining(w.inner, t) }
+
+func wrapper(e *Env) {
+	serve := func(c *conn) couplet.Listener {
+		return e.listen(couplet.FactoryFunc(func(remote net.Addr) couplet.Protocol { return wrapped{c.build(remote)} }))
+	}
+	s := e.conn("plain inside")
+	s.onData = echo
+	p := e.dialPeer(serve(s).Addr(), 0)
+	e.send(p, []byte("ping"))
+	e.expect(p, "ping")
+	p.CloseWrite()
+	e.expectEOF(p)
+	s.lostWith("eof")
+	s.wantOrder("build made data lost")
+
+	s = e.conn("aware inside")
+	s.onReadClosed = func(t couplet.Transport) { t.Write([]byte("bye")); t.CloseWrite() }
+	p = e.dialPeer(serve(s).Addr(), 0)
+	s.waitMade()
+	p.CloseWrite()
+	e.expect(p, "bye")
+	e.expectEOF(p)
+	s.lostWith("eof")
+}
+
+func goexit(e *Env) {
+	for name, fail := range map[string]func(s *conn, p Peer){
+		"data":   func(s *conn, p Peer) { p.Write([]byte("x")) },
+		"a post": func(s *conn, p Peer) { s.loop.Post(runtime.Goexit) },
+	} {
+		eng := e.newEngine(couplet.Config{})
+		s, other := e.conn("exits in "+name), e.conn("other")
+		s.onData = func(couplet.Transport, []byte) { runtime.Goexit() }
+		ps := e.attach(eng, s, other)
+		fail(s, ps[0])
+		recv(e, eng.Done(), "end of an engine whose loop is gone")
+		if _, ok := errors.AsType[*couplet.EngineError](eng.Err()); !ok {
+			e.Errorf("the engine says %v", eng.Err())
+		}
+		other.lostWith("engine")
+		s.lostWith("engine")
+		if _, err := eng.Shutdown(e.ctx); err == nil {
+			e.Errorf("Shutdown of an engine that failed gives no error")
+		}
+		if err := eng.Dial(e.ctx, e.network, e.refuse(), couplet.FactoryFunc(s.build)); err == nil {
+			e.Errorf("an engine that failed still dials")
+		}
+		if eng.Loops()[0].Post(func() {}) {
+			e.Errorf("an engine that failed still promises to run what is posted")
+		}
+	}
+}
+
+func statsAddUp(e *Env) {
+	const n = 100_000
+	before := e.Server.Stats()
+	s := e.conn("server")
+	s.onMade = func(t couplet.Transport) { t.Write(pattern(0, n)) }
+	l := e.serve([]*conn{s})
+	p := e.dialPeer(l.Addr(), 0)
+	if got, err := readPattern(p, 0, n); err != nil {
+		e.Fatalf("the peer read %d bytes: %v", got, err)
+	}
+	e.send(p, pattern(0, n))
+	s.waitBytes(n)
+	want := couplet.Stats{Open: 1, Listening: 1, Accepted: 1, BytesReceived: n, BytesSent: n}
+	e.until("the counters agree", func() bool {
+		now := e.Server.Stats()
+		got := couplet.Stats{
+			Open: now.Open, Listening: now.Listening, Accepted: now.Accepted - before.Accepted,
+			BytesReceived: now.BytesReceived - before.BytesReceived, BytesSent: now.BytesSent - before.BytesSent,
+		}
+		return got == want
+	})
+	if now := e.Server.Stats(); now.Receives <= before.Receives || now.Sends <= before.Sends || now.Turns <= before.Turns {
+		e.Errorf("after some work the counters say %+v", now)
+	}
+	p.Close()
+	s.lostWith("eof")
+	l.Close()
+	var now couplet.Stats
+	if !eventually(e.ctx, func() bool { now = e.Server.Stats(); return now.Open == 0 && now.Listening == 0 }) {
+		e.Errorf("with nothing open Stats says %+v", now)
+	}
+}
+
+// fairShare has one connection flood the loop beside another. Loop.Now tells
+// turns apart.
+func fairShare(e *Env) {
+	const total, share, chunk = 4 << 20, 16 << 10, 64 << 10
+	s, other := e.conn("flooded"), e.conn("other")
+	var turn time.Time
+	inTurn := 0
+	s.stream = true
+	s.onData = func(t couplet.Transport, p []byte) {
+		if now := t.Loop().Now(); !now.Equal(turn) {
+			turn, inTurn = now, 0
+		}
+		// What waits from the turn before has a share of its own.
+		if inTurn += len(p); inTurn > 2*share+chunk {
+			e.Errorf("%d bytes in one turn; the share is %d", inTurn, share)
+		}
+		if t.Buffered() == 0 {
+			blockLoop(20 * time.Microsecond) // so that the flood is ahead
+		}
+	}
+	l := e.serve([]*conn{other, s})
+	q := e.dialPeer(l.Addr(), 0)
+	other.waitMade()
+	other.onData = echo
+	p := e.dialPeer(l.Addr(), 0)
+	s.waitMade()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.Write(pattern(0, total))
+	}()
+	for s.total() < total {
+		e.send(q, []byte("ping"))
+		e.expect(q, "ping")
+	}
+	recv(e, done, "end of the flood")
+}
+
+func blockLoop(d time.Duration) { time.Sleep(d) }
