@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// confined is for Linux.
+func confined() bool { return false }

@@ -1,0 +1,226 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"couplet/engines"
+)
+
+// confineEnv, set to an errno, makes this test binary the command in a process
+// where io_uring_setup fails with it, as in a container.
+const confineEnv = "COUPLET_TEST_URING_ERRNO"
+
+// confined becomes the command, confined, if the environment says so.
+func confined() bool {
+	text := os.Getenv(confineEnv)
+	if text == "" {
+		return false
+	}
+	errno, err := strconv.Atoi(text)
+	if err != nil {
+		panic(err)
+	}
+	runtime.LockOSThread()
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the system call's number
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.SYS_IO_URING_SETUP},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		panic(err)
+	}
+	// The filter is read during the call only, which prog outlives.
+	if err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&prog)), 0, 0); err != nil {
+		panic(err)
+	}
+	panic(syscall.Exec(os.Args[1], os.Args[1:], os.Environ()))
+}
+
+// confine is the command where io_uring_setup fails with errno.
+func confine(errno syscall.Errno, args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], append([]string{binary}, args...)...)
+	cmd.Env = append(os.Environ(), confineEnv+"="+strconv.Itoa(int(errno)))
+	return cmd
+}
+
+func TestWithoutUringAutoTakesEpollAndSaysWhy(t *testing.T) {
+	t.Parallel()
+	for errno, why := range map[syscall.Errno]string{
+		syscall.EPERM:  "seccomp",
+		syscall.ENOSYS: "no io_uring",
+		syscall.EACCES: "security policy",
+	} {
+		// Also with -q: a fallback is never silent.
+		s := serveCmd(t, confine(errno, "serve", "poem", "-q", "--fast"))
+		o := beginCmd(t, confine(errno, "fetch", "--print", s.addr)).end().want(t, 0)
+		if o.stdout != poem("ozymandias") {
+			t.Errorf("%v: got %d bytes", errno, len(o.stdout))
+		}
+		s.signal(syscall.SIGTERM)
+		if status := s.end(); status != 0 {
+			t.Errorf("%v: exit status %d", errno, status)
+		}
+		for _, stderr := range []string{o.stderr, s.stderr.text()} {
+			line, _, _ := strings.Cut(stderr, "\n")
+			if !strings.HasPrefix(line, "Engine epoll: ") || !strings.Contains(line, why) {
+				t.Errorf("%v: engine line %q; want epoll, and %q", errno, line, why)
+			}
+		}
+	}
+}
+
+func TestForcedUringFailsWithItsRemedy(t *testing.T) {
+	t.Parallel()
+	if engines.Check(engines.Uring) != nil {
+		t.Skip("there is no io_uring in this build")
+	}
+	for errno, remedy := range map[syscall.Errno]string{
+		syscall.EPERM:  "allow io_uring_setup",
+		syscall.ENOSYS: "run on Linux 6.1",
+		syscall.ENOMEM: "ulimit -l",
+	} {
+		for _, args := range []string{"serve poem", "fetch 1", "demo --fast"} {
+			o := beginCmd(t, confine(errno, append(strings.Fields(args), "--engine=uring")...)).end().want(t, 1)
+			if strings.Count(o.stderr, "\n") != 1 || !strings.Contains(o.stderr, remedy) || !strings.Contains(o.stderr, "--engine=epoll") || o.stdout != "" {
+				t.Errorf("%v, %s: %q; want one line with %q", errno, args, o.stderr, remedy)
+			}
+			if o.took > 3*time.Second {
+				t.Errorf("%v, %s: it took %v", errno, args, o.took)
+			}
+		}
+	}
+}
+
+func TestDoctor(t *testing.T) {
+	t.Parallel()
+	text := couple(t, "doctor").want(t, 0).stdout
+	for _, want := range []string{"kernel", "open files", "locked memory", "ring binding", engines.Binding, "io_uring", "engines", "chosen", "obstacles"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in:\n%s", want, text)
+		}
+	}
+	var r engines.Report
+	if err := json.Unmarshal([]byte(couple(t, "doctor", "--json").want(t, 0).stdout), &r); err != nil {
+		t.Error(err)
+	}
+	if r.Chosen == "" || len(r.Engines) != len(engines.Names()) || r.Kernel == "" {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestDoctorNamesTheRemedyWhereThereIsNoUring(t *testing.T) {
+	t.Parallel()
+	text := beginCmd(t, confine(syscall.EPERM, "doctor")).end().want(t, 0).stdout
+	for _, want := range []string{"chosen", "epoll", "remedy: allow io_uring_setup", "uring refused"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in:\n%s", want, text)
+		}
+	}
+	var r engines.Report
+	if err := json.Unmarshal([]byte(beginCmd(t, confine(syscall.EPERM, "doctor", "--json")).end().want(t, 0).stdout), &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Chosen != engines.Epoll || r.Uring.Error == "" || r.Uring.Tier != "none" ||
+		!slices.ContainsFunc(r.Obstacles, func(o engines.Obstacle) bool { return strings.Contains(o.Remedy, "io_uring_setup") }) {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestDemoGoesOnWithoutUring(t *testing.T) {
+	t.Parallel()
+	o := beginCmd(t, confine(syscall.EPERM, "demo", "--fast")).end().want(t, 0)
+	if !strings.Contains(o.stderr, "--engine=uring cannot run here") || !strings.Contains(o.stdout, "kernel crossings") {
+		t.Errorf("stdout %s\nstderr %s", o.stdout, o.stderr)
+	}
+}
+
+// On a terminal there are live bars in place of the lines of arrivals.
+func TestBarsOnATerminal(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "poem", "--num-bytes", "100", "--delay", "50ms")
+	for _, c := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"fetch", s.addr, freePort(t)}, []string{"Task 1: 127.0.0.1:" + s.addr, "628 bytes", "\x1b[2A", "Task 2: failed: ", "Got 1 of 2 poems in "}},
+		{[]string{"demo", "--fast", "--engine", "goroutine"}, []string{"goroutine one by one  The Tyger", "█", "3003 / 3003", "kernel crossings"}},
+	} {
+		got := onTerminal(t, exec.Command(binary, c.args...))
+		for _, want := range c.want {
+			if !strings.Contains(got, want) {
+				t.Errorf("%v: no %q in:\n%q", c.args, want, got)
+			}
+		}
+		if strings.Contains(got, "of poetry from") {
+			t.Errorf("%v: bars and lines both:\n%q", c.args, got)
+		}
+	}
+}
+
+// onTerminal runs cmd on a terminal of its own and gives what that showed.
+func onTerminal(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer master.Close()
+	conn, err := master.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := -1
+	conn.Control(func(fd uintptr) {
+		if unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0) == nil {
+			unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: 40, Col: 100})
+			number, err = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
+		}
+	})
+	if err != nil || number < 0 {
+		t.Skip("no terminal: ", err)
+	}
+	slave, err := os.OpenFile("/dev/pts/"+strconv.Itoa(number), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	slave.Close()
+	shown := newNotebook()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 4096)
+		for {
+			n, err := master.Read(buf)
+			shown.Write(buf[:n])
+			if err != nil { // EIO once the last descriptor of the other side is gone
+				return
+			}
+		}
+	}()
+	late := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	defer late.Stop()
+	cmd.Wait()
+	await(t, "the terminal's end", done)
+	return shown.text()
+}

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"couplet"
+	"couplet/poetry"
+)
+
+// fetching is the fetch command.
+type fetching struct {
+	*common
+	sequential bool
+	timeout    duration
+	print      bool
+	output     string
+	asJSON     bool
+}
+
+func newFetch(c *common) *cobra.Command {
+	f := &fetching{common: c}
+	cmd := &cobra.Command{
+		Use:   "fetch ADDR...",
+		Short: "Fetch poems, all at once",
+		Long: `Fetch poems, all at once, on one loop. An ADDR is PORT, HOST:PORT, :PORT (these on
+127.0.0.1), [IPV6]:PORT or unix:/PATH.
+
+A poem counts only if the server ended it in order. One that was reset, refused or
+too slow is reported and does not hold up the others; the exit status is then 1.`,
+		Example: `  couplet fetch 10000 10001 10002
+  couplet fetch --sequential --timeout 30s 10000 unix:/run/poem
+  couplet fetch --print 10000 > poem.txt`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("fetch from where? want one ADDR or more: PORT, HOST:PORT, [IPV6]:PORT or unix:/PATH")
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error { return f.run(args) },
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&f.sequential, "sequential", false, "one after the other")
+	flags.Var(&f.timeout, "timeout", "the longest that each poem may take; 0 is no limit")
+	flags.BoolVar(&f.print, "print", false, "print the poems on standard output, in the order of the arguments; all else goes to standard error")
+	flags.StringVar(&f.output, "output", "", "write each whole poem to a file in this directory (N-ADDR.txt)")
+	flags.BoolVar(&f.asJSON, "json", false, "print the outcome as JSON on standard output, and nothing else there")
+	cmd.MarkFlagDirname("output")
+	cmd.MarkFlagsMutuallyExclusive("print", "json")
+	return cmd
+}
+
+// errInterrupted is why a fetch ends on SIGINT or SIGTERM.
+var errInterrupted = errors.New("interrupted")
+
+// interruptible is done at the first SIGINT or SIGTERM, with cause
+// errInterrupted; the second ends the process as usual.
+func interruptible() (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-signals:
+			signal.Stop(signals)
+			cancel(errInterrupted)
+		case <-ctx.Done():
+			signal.Stop(signals)
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+func (f *fetching) run(args []string) error {
+	var addrs []poetry.Addr
+	for _, arg := range args {
+		a, err := poetry.ParseAddr(arg)
+		if err != nil {
+			return err
+		}
+		addrs = append(addrs, a)
+	}
+	if f.output != "" {
+		if err := os.MkdirAll(f.output, 0o777); err != nil {
+			return fmt.Errorf("--output %q is no directory to write to: %w; want one that is or can be made", f.output, err)
+		}
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	log, endLog := f.logger()
+	defer endLog()
+	e, err := f.open(couplet.Config{Logger: log})
+	if err != nil {
+		return err
+	}
+	defer e.Shutdown(context.Background())
+	f.introduce(e)
+
+	var lines io.Writer = f.stdout
+	switch {
+	case f.asJSON:
+		lines = io.Discard
+	case f.print:
+		lines = f.stderr
+	}
+	d := newDisplay(lines, f.stderr, f.quiet, f.sequential, addrs)
+	r := newRelay()
+	var report poetry.Report
+	go func() {
+		defer r.close()
+		fetch := poetry.FetchAll
+		if f.sequential {
+			fetch = poetry.FetchEach
+		}
+		report = fetch(ctx, e, addrs, poetry.FetchOptions{
+			Timeout: time.Duration(f.timeout),
+			OnStart: func(task int, a poetry.Addr) { r.do(func() { d.start(task, a) }) },
+			OnData:  func(a poetry.Arrival) { r.do(func() { d.data(a) }) },
+			OnDone:  func(p poetry.Result) { r.do(func() { d.done(p) }) },
+		})
+	}()
+	r.run()
+	d.end(report)
+	return f.deliver(e, report)
+}
+
+// deliver prints and writes the poems.
+func (f *fetching) deliver(e couplet.Engine, r poetry.Report) error {
+	var result error
+	if r.Got() < len(r.Results) {
+		result = errToldAlready
+	}
+	for _, p := range r.Results {
+		if p.Err != nil {
+			continue
+		}
+		if f.print {
+			if _, err := f.stdout.Write(p.Poem); err != nil {
+				return failure{err}
+			}
+		}
+		if f.output != "" {
+			if err := writeWhole(filepath.Join(f.output, fileName(p, len(r.Results))), p.Poem); err != nil {
+				return failure{err}
+			}
+		}
+	}
+	if f.asJSON {
+		if err := writeJSON(f.stdout, f.summary(e, r)); err != nil {
+			return err
+		}
+	}
+	return result
+}
+
+// fileName is "N-ADDR.txt", with what does not belong into a file's name made
+// a dash.
+func fileName(p poetry.Result, of int) string {
+	addr := strings.Map(func(r rune) rune {
+		if r == '.' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' {
+			return r
+		}
+		return '-'
+	}, p.Addr.String())
+	return fmt.Sprintf("%0*d-%s.txt", len(fmt.Sprint(of)), p.Task, addr)
+}
+
+// writeWhole writes a file whole or not at all.
+func writeWhole(path string, text []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".couplet-*")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(text)
+	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		os.Remove(tmp.Name())
+	}
+	return err
+}
+
+// fetchSummary is the JSON form of a fetch.
+type fetchSummary struct {
+	Engine     string        `json:"engine"`
+	Describe   string        `json:"description"`
+	Sequential bool          `json:"sequential"`
+	Seconds    float64       `json:"seconds"`
+	Got        int           `json:"got"`
+	Of         int           `json:"of"`
+	Tasks      []taskSummary `json:"tasks"`
+}
+
+type taskSummary struct {
+	Task    int     `json:"task"`
+	Addr    string  `json:"addr"`
+	Bytes   int     `json:"bytes"`
+	Seconds float64 `json:"seconds"`
+	SHA256  string  `json:"sha256,omitempty"`
+	Error   string  `json:"error,omitempty"`
+}
+
+func (f *fetching) summary(e couplet.Engine, r poetry.Report) fetchSummary {
+	s := fetchSummary{
+		Engine: e.Name(), Describe: e.Describe(), Sequential: f.sequential,
+		Seconds: r.Elapsed.Seconds(), Got: r.Got(), Of: len(r.Results),
+	}
+	for _, p := range r.Results {
+		t := taskSummary{Task: p.Task, Addr: p.Addr.String(), Bytes: len(p.Poem), Seconds: p.Elapsed.Seconds()}
+		if p.Err != nil {
+			t.Error = p.Err.Error()
+		} else {
+			sum := sha256.Sum256(p.Poem)
+			t.SHA256 = hex.EncodeToString(sum[:])
+		}
+		s.Tasks = append(s.Tasks, t)
+	}
+	return s
+}

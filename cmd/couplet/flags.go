@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// Flag values that say what would be right.
+var (
+	_ pflag.Value = (*duration)(nil)
+	_ pflag.Value = (*number)(nil)
+	_ pflag.Value = (*choice)(nil)
+)
+
+// A duration is a Go duration or plain seconds, and not negative.
+type duration time.Duration
+
+func (d *duration) String() string { return time.Duration(*d).String() }
+func (d *duration) Type() string   { return "duration" }
+
+func (d *duration) Set(s string) error {
+	v, err := time.ParseDuration(s)
+	if err != nil {
+		seconds, err := strconv.ParseFloat(s, 64)
+		if err != nil || math.IsNaN(seconds) || math.Abs(seconds) > math.MaxInt64/1e9 {
+			return fmt.Errorf("want a duration such as 100ms, or seconds such as 0.1")
+		}
+		v = time.Duration(math.Round(seconds * 1e9))
+	}
+	if v < 0 {
+		return fmt.Errorf("want a duration that is not negative")
+	}
+	*d = duration(v)
+	return nil
+}
+
+// A number is a whole number within bounds.
+type number struct {
+	value    *int
+	min, max int
+}
+
+func (n *number) String() string {
+	if n.value == nil {
+		return ""
+	}
+	return strconv.Itoa(*n.value)
+}
+
+func (n *number) Type() string { return "int" }
+
+func (n *number) Set(s string) error {
+	v, err := strconv.Atoi(s)
+	if err != nil || v < n.min || v > n.max {
+		if n.max == math.MaxInt {
+			return fmt.Errorf("want a whole number, %d or more", n.min)
+		}
+		return fmt.Errorf("want a whole number from %d to %d", n.min, n.max)
+	}
+	*n.value = v
+	return nil
+}
+
+// A choice is a word that passes a check.
+type choice struct {
+	value *string
+	check func(string) error
+}
+
+func (c *choice) String() string {
+	if c.value == nil {
+		return ""
+	}
+	return *c.value
+}
+
+func (c *choice) Type() string { return "name" }
+
+func (c *choice) Set(s string) error {
+	if err := c.check(s); err != nil {
+		return err
+	}
+	*c.value = s
+	return nil
+}
+
+// oneOf checks for one of words.
+func oneOf(words ...string) func(string) error {
+	return func(s string) error {
+		if !slices.Contains(words, s) {
+			return fmt.Errorf("want %s", names(words))
+		}
+		return nil
+	}
+}
+
+// names lists words in a sentence.
+func names(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"couplet"
+	"couplet/engines"
+)
+
+// common is what every command knows: the flags of all, and where to write.
+type common struct {
+	engine    string
+	logFormat string
+	quiet     bool
+	stdout    io.Writer
+	stderr    io.Writer
+}
+
+func newRoot(stdout, stderr io.Writer) *cobra.Command {
+	c := &common{engine: engines.Auto, logFormat: "text", stdout: stdout, stderr: stderr}
+	root := &cobra.Command{
+		Use:   "couplet",
+		Short: "Slow poems over io_uring and epoll: the proactor and the reactor side by side",
+		Long: `Couplet serves and fetches poems, slowly, on event loops: with io_uring ("do
+this, tell me when it is done"), with epoll ("tell me when I may, then I do it")
+and with a goroutine per connection, all behind one Protocol.
+
+Begin with "couplet demo". Exit status: 0 done, 1 the work failed, 2 the command
+line or an input was wrong.`,
+		Example: `  couplet demo
+  couplet serve poem --port 10000 &
+  couplet fetch 10000`,
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
+	})
+	all := append([]string{engines.Auto}, engines.Names()...)
+	formats := []string{"text", "json"}
+	flags := root.PersistentFlags()
+	flags.Var(&choice{&c.engine, engines.Check}, "engine", "the engine: "+names(all))
+	flags.Var(&choice{&c.logFormat, oneOf(formats...)}, "log-format", "the log on standard error: "+names(formats))
+	flags.BoolVarP(&c.quiet, "quiet", "q", false, "say only what must be said")
+	root.RegisterFlagCompletionFunc("engine", cobra.FixedCompletions(all, cobra.ShellCompDirectiveNoFileComp))
+	root.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+
+	root.AddCommand(newServe(c), newFetch(c), newDemo(c), newDoctor(c), newVersion(c))
+	checkShell(root)
+	return root
+}
+
+// checkShell makes couplet completion refuse a shell that it does not know,
+// which it would answer with its help.
+func checkShell(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	cmd, _, err := root.Find([]string{"completion"})
+	if err != nil {
+		return
+	}
+	var shells []string
+	for _, shell := range cmd.Commands() {
+		shells = append(shells, shell.Name())
+	}
+	cmd.Args = nil
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		return fmt.Errorf("there is no completion for %q; want %s", args[0], names(shells))
+	}
+}
+
+func newVersion(c *common) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version, the Go version and the io_uring binding",
+		Args:  cobra.NoArgs,
+		Run:   func(*cobra.Command, []string) { fmt.Fprintln(c.stdout, version()) },
+	}
+}
+
+// version is the line of couplet version and couplet --version.
+func version() string {
+	v := "(devel)"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		v = info.Main.Version
+	}
+	return fmt.Sprintf("couplet %s, %s %s/%s, io_uring binding: %s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH, engines.Binding)
+}
+
+// logger writes to stderr. Nothing that logs waits for whoever reads that; end
+// writes what is left.
+func (c *common) logger() (log *slog.Logger, end func()) {
+	w := newPatientWriter(c.stderr)
+	options := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if c.quiet {
+		options.Level = slog.LevelWarn
+	}
+	var h slog.Handler = slog.NewTextHandler(w, options)
+	if c.logFormat == "json" {
+		h = slog.NewJSONHandler(w, options)
+	}
+	return slog.New(h), w.end
+}
+
+// open makes the engine that was asked for. One that the kernel refuses is a
+// failure; one that is not in this build was refused with the flags.
+func (c *common) open(cfg couplet.Config) (couplet.Engine, error) {
+	e, err := engines.Open(c.engine, cfg)
+	if err != nil {
+		return nil, failure{fmt.Errorf("--engine=%s cannot run here: %w", c.engine, err)}
+	}
+	return e, nil
+}
+
+// introduce writes the engine line. It is never left out where auto had to
+// fall back.
+func (c *common) introduce(e couplet.Engine) {
+	why, fallback := engines.Choice(e)
+	if c.quiet && !fallback {
+		return
+	}
+	if c.logFormat == "json" {
+		slog.New(slog.NewJSONHandler(c.stderr, nil)).LogAttrs(context.Background(), slog.LevelInfo, "engine",
+			slog.String("name", e.Name()), slog.String("description", e.Describe()), slog.Int("loops", len(e.Loops())), slog.String("why", why))
+		return
+	}
+	fmt.Fprintf(c.stderr, "Engine %s: %s.\n", e.Name(), e.Describe())
+}

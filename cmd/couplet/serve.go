@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"couplet"
+)
+
+// serving is what every server has: the flags, and the life between its first
+// line and its end.
+type serving struct {
+	*common
+	iface        string
+	port         int
+	unix         string
+	loops        int
+	maxConns     int
+	idleTimeout  duration
+	drainTimeout duration
+}
+
+func newServe(c *common) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve a poem, or an echo, until interrupted",
+		Long: `Serve until SIGINT or SIGTERM. Then the server drains: it accepts no more, and
+poems under way are finished. What is not finished after --drain-timeout is reset,
+so that it looks cut; the exit status is then 1. A second signal cuts at once.`,
+	}
+	services := []*cobra.Command{newServePoem(c), newServeEcho(c)}
+	var known []string
+	for _, s := range services {
+		known = append(known, s.Name())
+	}
+	cmd.AddCommand(services...)
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return fmt.Errorf("serve what? want %s", names(known))
+		}
+		return fmt.Errorf("there is no service %q; want %s", args[0], names(known))
+	}
+	return cmd
+}
+
+// register adds the flags that every server has.
+func (s *serving) register(cmd *cobra.Command) {
+	s.iface, s.loops, s.drainTimeout = "127.0.0.1", 1, duration(10*time.Second)
+	f := cmd.Flags()
+	f.StringVar(&s.iface, "iface", s.iface, "the address to listen on")
+	f.Var(&number{&s.port, 0, 65535}, "port", "the port to listen on; 0 is any that is free")
+	f.StringVar(&s.unix, "unix", "", "listen on a unix socket at this path, instead of a port")
+	f.Var(&number{&s.loops, 1, 256}, "loops", "event loops, each on a thread of its own")
+	f.Var(&number{&s.maxConns, 0, 1 << 30}, "max-conns", "the most connections at once, more wait; 0 is no limit")
+	f.Var(&s.idleTimeout, "idle-timeout", "end a connection on which nothing moves for so long; 0 is never")
+	f.Var(&s.drainTimeout, "drain-timeout", "after a signal, how long connections may take to end")
+	cmd.MarkFlagFilename("unix")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		if f.Changed("unix") && (f.Changed("port") || f.Changed("iface")) {
+			return errors.New("--unix goes without --port and --iface; want one or the other")
+		}
+		if f.Changed("unix") && s.unix == "" {
+			return errors.New("--unix is empty; want the path of a socket")
+		}
+		return nil
+	}
+}
+
+// address is where to listen, as Engine.Listen takes it.
+func (s *serving) address() (network, address string) {
+	if s.unix != "" {
+		return "unix", s.unix
+	}
+	return "tcp", net.JoinHostPort(s.iface, strconv.Itoa(s.port))
+}
+
+// run serves f under name until a signal or the engine's failure.
+func (s *serving) run(name string, build func(log *slog.Logger) couplet.Factory) error {
+	// Caught from here on, so that a signal right after the first line drains.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+
+	log, endLog := s.logger()
+	defer endLog()
+	e, err := s.open(couplet.Config{Loops: s.loops, Logger: log})
+	if err != nil {
+		return err
+	}
+	network, address := s.address()
+	l, err := e.Listen(network, address, build(log), couplet.MaxConns(s.maxConns), couplet.IdleTimeout(time.Duration(s.idleTimeout)))
+	if err != nil {
+		e.Shutdown(context.Background())
+		return s.explain(err)
+	}
+	if network == "unix" {
+		fmt.Fprintf(s.stdout, "Serving %s on %s.\n", name, s.unix)
+	} else {
+		fmt.Fprintf(s.stdout, "Serving %s on port %d.\n", name, l.Addr().(*net.TCPAddr).Port)
+	}
+	s.introduce(e)
+
+	select {
+	case <-e.Done():
+		return failure{e.Err()}
+	case sig := <-signals:
+		log.Info("draining", "signal", sig.String(), "open", e.Stats().Open, "timeout", time.Duration(s.drainTimeout))
+	}
+	return s.drain(e, signals)
+}
+
+// drain ends e in order, until the time is out or a second signal comes.
+func (s *serving) drain(e couplet.Engine, signals <-chan os.Signal) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.drainTimeout))
+	defer cancel()
+	go func() {
+		select {
+		case <-signals:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	d, err := e.Shutdown(ctx)
+	switch {
+	case d.Cut > 0 && d.Cut == 1:
+		return failure{errors.New("1 connection was cut before its end")}
+	case d.Cut > 0:
+		return failure{fmt.Errorf("%d connections were cut before their end", d.Cut)}
+	case err != nil:
+		return failure{err}
+	}
+	return nil
+}
+
+// explain turns an error of Listen into what to change. It is the command line
+// that was wrong, except where the machine ran out of something.
+func (s *serving) explain(err error) error {
+	where := "port " + strconv.Itoa(s.port) + " of " + s.iface
+	change := "--port, or 0 for any that is free"
+	if s.unix != "" {
+		where, change = s.unix, "--unix"
+	}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%s is in use; choose another %s", where, change)
+	case errors.Is(err, syscall.EACCES) && s.unix == "":
+		return fmt.Errorf("%s is not allowed to you; choose a --port from 1024 up", where)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("--iface %q is no address of this machine; choose one that is", s.iface)
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.ENOBUFS):
+		return failure{err}
+	}
+	return fmt.Errorf("cannot listen on %s: %w; choose another %s", where, err, change)
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"net"
+	"os"
+	"strings"
+	"testing"
+
+	"couplet/engines"
+)
+
+// What is wrong with a command line is said in one line, which names the value
+// and what would be right; the exit status is 2.
+func TestBadInput(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	binaryFile := file(t, "binary", "ab\xff\xfe")
+	plain := file(t, "plain", "text")
+	dir := t.TempDir()
+
+	for _, c := range []struct {
+		args string
+		says []string
+	}{
+		{"recite", []string{`"recite"`}},
+		{"fech 10000", []string{`"fech"`, "fetch"}},
+		{"--verbose", []string{"--verbose", "couplet --help"}},
+		{"fetch --fast 1", []string{"--fast", "couplet fetch --help"}},
+		{"doctor --engine turbo", []string{`"turbo"`, "--engine", "auto", "goroutine"}},
+		{"fetch --engine= 1", []string{`""`, "auto"}},
+		{"doctor --log-format xml", []string{`"xml"`, "text or json"}},
+		{"doctor all", []string{`"all"`}},
+		{"version 1", []string{`"1"`}},
+		{"demo fast", []string{`"fast"`}},
+		{"completion tcsh", []string{`"tcsh"`}},
+
+		{"serve", []string{"poem or echo"}},
+		{"serve transform", []string{`"transform"`, "poem or echo"}},
+		{"serve poem a b", []string{"at most 1"}},
+		{"serve echo a", []string{`"a"`}},
+		{"serve poem no-such-poem", []string{`"no-such-poem"`, "ozymandias"}},
+		{"serve poem " + dir, []string{dir, "directory", "want a text file"}},
+		{"serve poem " + binaryFile, []string{binaryFile, "byte 2", "UTF-8"}},
+		{"serve poem --num-bytes 0", []string{`"0"`, "--num-bytes", "1 or more"}},
+		{"serve poem --num-bytes ten", []string{`"ten"`, "1 or more"}},
+		{"serve poem --delay soon", []string{`"soon"`, "100ms", "0.1"}},
+		{"serve poem --delay -1", []string{`"-1"`, "not negative"}},
+		{"serve poem --delay=-0.5", []string{`"-0.5"`, "not negative"}},
+		{"serve poem --delay NaN", []string{`"NaN"`, "100ms"}},
+		{"serve poem --delay 1e99", []string{`"1e99"`, "100ms"}},
+		{"serve poem --port 65536", []string{`"65536"`, "from 0 to 65535"}},
+		{"serve poem --port http", []string{`"http"`, "from 0 to 65535"}},
+		{"serve poem --loops 0", []string{`"0"`, "from 1 to 256"}},
+		{"serve poem --max-conns -1", []string{`"-1"`, "from 0"}},
+		{"serve poem --drain-timeout x", []string{`"x"`, "10"}},
+		{"serve echo --idle-timeout x", []string{`"x"`}},
+		{"serve echo --num-bytes 3", []string{"--num-bytes"}},
+		{"serve poem --unix /tmp/x --port 1", []string{"--unix", "--port"}},
+		{"serve poem --unix=", []string{"--unix", "path"}},
+		{"serve poem --port " + port, []string{port, "in use", "--port"}},
+		{"serve poem --iface 192.0.2.1", []string{"192.0.2.1", "address of this machine"}},
+		{"serve poem --unix " + plain, []string{plain, "in use"}},
+		{"serve poem --unix " + dir + "/no/such", []string{dir + "/no/such", "--unix"}},
+
+		{"fetch", []string{"PORT", "HOST:PORT", "unix:/PATH"}},
+		{"fetch 1 host", []string{`"host"`, "not a number", "HOST:PORT"}},
+		{"fetch 70000", []string{`"70000"`, "from 1 to 65535"}},
+		{"fetch ::1:80", []string{`"::1:80"`, "brackets"}},
+		{"fetch unix:", []string{`"unix:"`, "path"}},
+		{"fetch --timeout never 1", []string{`"never"`, "100ms"}},
+		{"fetch --print --json 1", []string{"print", "json"}},
+		{"fetch --output " + plain + " 1", []string{plain, "directory"}},
+	} {
+		o := couple(t, strings.Fields(c.args)...)
+		if o.status != 2 || o.stdout != "" || strings.Count(o.stderr, "\n") != 1 || !strings.HasPrefix(o.stderr, "couplet: ") {
+			t.Errorf("couplet %s: status %d, stdout %q, stderr %q; want 2 and one line", c.args, o.status, o.stdout, o.stderr)
+		}
+		for _, says := range c.says {
+			if !strings.Contains(o.stderr, says) {
+				t.Errorf("couplet %s says %q; want %q in it", c.args, o.stderr, says)
+			}
+		}
+	}
+}
+
+func TestUnbuiltEnginesAreNamedAsSuch(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"poll", "select", "blocking", "process"} {
+		if engines.Check(name) == nil {
+			continue
+		}
+		for _, cmd := range []string{"serve poem", "serve echo", "fetch 1", "demo"} {
+			o := couple(t, append(strings.Fields(cmd), "--engine", name)...).want(t, 2)
+			for _, there := range append(engines.Names(), engines.Auto, name) {
+				if !strings.Contains(o.stderr, there) {
+					t.Errorf("%q does not name %s", o.stderr, there)
+				}
+			}
+		}
+	}
+}
+
+func TestVersionHelpAndCompletion(t *testing.T) {
+	t.Parallel()
+	v := couple(t, "version").want(t, 0)
+	if flag := couple(t, "--version").want(t, 0); flag.stdout != v.stdout || !strings.Contains(v.stdout, "io_uring binding: "+engines.Binding) {
+		t.Errorf("version says %q, --version %q", v.stdout, flag.stdout)
+	}
+	for _, args := range []string{"", "--help", "help", "serve --help", "serve poem -h", "fetch --help", "help demo", "completion --help"} {
+		if o := couple(t, strings.Fields(args)...).want(t, 0); !strings.Contains(o.stdout, "Usage:") || o.stderr != "" {
+			t.Errorf("couplet %s: stdout %q, stderr %q", args, o.stdout, o.stderr)
+		}
+	}
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		if o := couple(t, "completion", shell).want(t, 0); !strings.Contains(o.stdout, "couplet") {
+			t.Errorf("no completion for %s", shell)
+		}
+	}
+	if o := couple(t, "__complete", "serve", "poem", "the-r").want(t, 0); !strings.Contains(o.stdout, "the-raven") {
+		t.Errorf("the poems are not completed: %q", o.stdout)
+	}
+}
+
+func TestFileWinsOverName(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/raven", []byte("not by Poe"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := serveIn(t, dir, "poem", "raven", "--fast")
+	if got := readAll(t, s.dial()); got != "not by Poe" {
+		t.Errorf("got %q", got)
+	}
+}
