@@ -4,7 +4,6 @@ package proactor
 
 import (
 	"fmt"
-	"sync/atomic"
 	"unsafe"
 
 	"couplet"
@@ -36,19 +35,14 @@ const _ = -uint(ring.Caps(couplet.FeatureMultishot) ^ ring.CapMultishot |
 	ring.Caps(couplet.FeatureIncremental) ^ ring.CapIncremental |
 	ring.Caps(couplet.FeatureMinWait) ^ ring.CapMinWait)
 
-// probed is what a probe found, once one has succeeded.
-var probed atomic.Uint32
-
-// granted is what is to be used of what the kernel has.
+// granted is what is to be used of what the kernel has now: a sandbox may have
+// taken it away since the last time.
 func granted(want couplet.Features) (couplet.Features, error) {
-	if probed.Load() == 0 {
-		caps, err := ring.Probe()
-		if err != nil {
-			return 0, err
-		}
-		probed.Store(uint32(caps))
+	caps, err := ring.Probe()
+	if err != nil {
+		return 0, err
 	}
-	have := couplet.Features(probed.Load())
+	have := couplet.Features(caps)
 	switch {
 	case want == 0:
 		return have, nil
