@@ -123,8 +123,12 @@ func (p *enginePeer) ConnectionMade(t couplet.Transport) {
 }
 
 func (p *enginePeer) DataReceived(t couplet.Transport, data []byte) {
-	p.update(func() { p.buf = append(p.buf, data...) })
-	if len(p.buf) > p.most {
+	var kept int
+	p.update(func() {
+		p.buf = append(p.buf, data...)
+		kept = len(p.buf)
+	})
+	if kept > p.most {
 		t.PauseReading()
 	}
 }

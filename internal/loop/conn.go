@@ -215,7 +215,7 @@ func (c *Conn) drain() {
 // receiveEnded takes the driver's report that no more will come.
 func (c *Conn) receiveEnded(errno syscall.Errno) {
 	c.receiving = false
-	if errno == 0 && c.sending && c.loop.sockets.Torn(c.fd, c.origin.unix) {
+	if errno == 0 && c.head != nil && c.loop.sockets.Torn(c.fd, c.origin.unix) {
 		errno = syscall.ECONNRESET
 	}
 	c.ended, c.endErrno = true, uint16(errno)
@@ -436,7 +436,7 @@ func (c *Conn) sendFailed(errno syscall.Errno) {
 
 // flushed goes on when nothing is queued or in flight any more.
 func (c *Conn) flushed() {
-	if c.state != flushing && !c.halfClosed {
+	if c.state != flushing && !c.halfClosed || c.sendErr != nil {
 		return
 	}
 	first := !c.finSent

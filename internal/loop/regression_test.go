@@ -163,3 +163,19 @@ func TestAResetLookedLikeTheEndOfTheStream(t *testing.T) {
 		t.Errorf("the reason is %v", p.reason)
 	}
 }
+
+// CloseWrite after a send had failed was answered by WriteClosed, which says
+// that everything was sent.
+func TestWriteClosedCameThoughSendingHadFailed(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	p := &notesHalf{}
+	c := b.accept(p)
+	c.Write([]byte("hello"))
+	b.turn()
+	b.turn(b.sent(c, 0, syscall.ECONNRESET))
+	c.CloseWrite()
+	b.turn()
+	if slices.Contains(p.got, "write closed") || b.called("close write") {
+		t.Errorf("callbacks %q", p.got)
+	}
+}
