@@ -4,6 +4,7 @@ package proactor
 
 import (
 	"fmt"
+	"time"
 	"unsafe"
 
 	"couplet"
@@ -68,16 +69,18 @@ type driver struct {
 	reports []report // to be made in the next Wait
 	buffers *buffers // that the kernel receives into
 	starved []key    // whose receive found no buffer
+	ending  []key    // whose watch has seen the end
 
 	gathers  []*gather // of sends queued since the last enter
 	gathered int       // how many of them are in use
 	unsent   int       // bytes of sends queued since the last enter
 
-	woken  *[8]byte // what the eventfd is read into
-	waking bool     // that read is in flight
-	enters uint64   // of those counted as crossings
-	inWait bool     // still true in Shutdown if a callback never came back
-	err    error    // the ring failed
+	woken   *[8]byte // what the eventfd is read into
+	waking  bool     // that read is in flight
+	leaving bool     // and is the last
+	enters  uint64   // of those counted as crossings
+	inWait  bool     // still true in Shutdown if a callback never came back
+	err     error    // the ring failed
 }
 
 // conn is what the driver keeps of a connection.
@@ -118,6 +121,7 @@ const (
 	receiveOp
 	sendOp
 	cancelOp
+	watchOp
 )
 
 // operations is a set of kinds.
@@ -219,14 +223,16 @@ func (d *driver) armWaker() {
 
 // Shutdown implements loop.Driver.
 func (d *driver) Shutdown() error {
-	if d.waking && d.err == nil && !d.inWait {
+	failed := d.err != nil || d.inWait || d.holds()
+	if !failed && d.waking {
+		d.leaving = true
 		d.waker.Wake() // ends the read, so that the kernel holds nothing of ours
 		for i := 0; d.waking && d.err == nil && i < 100; i++ {
-			d.err = d.ring.Wait(10e6, 1, 0)
+			d.err = d.ring.Wait(10*time.Millisecond, 1, 0)
 			d.reap()
 		}
 	}
-	if d.waking || d.holds() {
+	if failed || d.waking {
 		loop.Keep(d) // what the kernel still works on must stay
 		d.conns.Each(func(s *conn) {
 			if s.closing && s.inFlight != 0 {

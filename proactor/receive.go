@@ -5,6 +5,8 @@ package proactor
 import (
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"couplet/internal/loop"
 	"couplet/proactor/ring"
 )
@@ -32,7 +34,39 @@ func (d *driver) StopReceive(c *loop.Conn) {
 func (d *driver) armReceive(s *conn) {
 	if s.receiving && !s.inFlight.has(receiveOp) {
 		d.start(s, receiveOp).RecvMultishot(s.c.FD(), bufferGroup)
+		if !s.inFlight.has(watchOp) {
+			d.start(s, watchOp).PollAdd(s.c.FD(), theEnd)
+		}
 	}
+}
+
+// theEnd is what a watch waits for: the peer's FIN or a reset, but no data.
+//
+// A multishot receive can lose that end. Linux 6.18 does where more than 32
+// buffers of data and the end were there when it was armed: it receives, finds
+// the socket empty, and waits for a wake-up that has been. Others lose it where
+// data and end come at once. The watch sees what is, and is woken by nothing
+// else; it costs one entry and one completion per connection.
+const theEnd = unix.POLLRDHUP | unix.POLLHUP | unix.POLLERR
+
+// watched is the completion of a watch.
+func (d *driver) watched(s *conn) {
+	if !d.landed(s, watchOp) {
+		d.ending = append(d.ending, s.key(receiveOp))
+	}
+}
+
+// unlose has receives that still wait, though the end is there, look again: once
+// cancelled they are armed anew. Each time they get further, if not to the end.
+func (d *driver) unlose() {
+	for _, k := range d.ending {
+		s := d.conns.At(k.slot())
+		if s.c != nil && s.generation == k.generation() && s.inFlight.has(receiveOp) && !s.cancelling {
+			s.cancelling = true
+			d.cancel(k)
+		}
+	}
+	d.ending = d.ending[:0]
 }
 
 // received is a completion of a receive; s is nil if the connection is gone.

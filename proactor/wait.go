@@ -26,6 +26,7 @@ func (d *driver) Wait(timeout time.Duration) error {
 	d.reap()
 	d.inWait = false
 	d.feed()
+	d.unlose()
 	return d.err
 }
 
@@ -101,7 +102,7 @@ func (d *driver) completed(e *ring.CQE) {
 		if e.Res < 0 && d.err == nil {
 			d.err = fmt.Errorf("couplet: reading the wake-up descriptor: %w", syscall.Errno(-e.Res))
 		}
-		if !d.loop.Ended() {
+		if !d.leaving {
 			d.armWaker()
 		}
 	case acceptOp:
@@ -111,6 +112,10 @@ func (d *driver) completed(e *ring.CQE) {
 	case sendOp:
 		if s := d.known(k); s != nil {
 			d.sent(s, e)
+		}
+	case watchOp:
+		if s := d.known(k); s != nil {
+			d.watched(s)
 		}
 	case connectOp:
 		if s := d.known(k); s != nil {
