@@ -227,15 +227,9 @@ func (c *conn) checkIdle() {
 	if c.state != open {
 		return
 	}
-	now := c.l.since()
-	due := timers.Deadline(c.active, c.o.IdleTimeout)
-	if c.dirty { // what was written in this turn is not sent yet: look again in the next
-		due = max(due, now)
-	} else if due <= now {
-		due = -1
-	}
-	if due >= 0 {
-		c.l.schedule(&c.idle, due)
+	now, due := c.l.since(), timers.Deadline(c.active, c.o.IdleTimeout)
+	if due > now || c.dirty { // what this turn wrote is not sent yet: look again in the next
+		c.l.schedule(&c.idle, max(due, now))
 		return
 	}
 	c.end(&couplet.TimeoutError{Op: "idle"}, true)
@@ -260,7 +254,7 @@ func (c *conn) end(reason error, reset bool) {
 // reason even after an Abort in the same callback.
 func (c *conn) panicked(err *couplet.PanicError) {
 	if c.state == dying {
-		c.reason = err
+		c.reason, c.reset = err, true
 	}
 	c.end(err, true)
 }
@@ -275,17 +269,17 @@ func (c *conn) finish(f *flusher) {
 		c.end(c.e.Err(), true)
 	}
 	c.refs--
-	last := c.refs == 0
+	last, reset := c.refs == 0, c.reset
 	c.l.mu.Unlock()
 	if last {
-		c.bury(f)
+		c.bury(f, reset)
 	}
 	f.run()
 }
 
 // bury closes the descriptor and tells the protocol.
-func (c *conn) bury(f *flusher) {
-	if t, ok := c.nc.(*net.TCPConn); ok && c.reset {
+func (c *conn) bury(f *flusher, reset bool) {
+	if t, ok := c.nc.(*net.TCPConn); ok && reset {
 		t.SetLinger(0)
 	}
 	c.nc.Close()

@@ -1,6 +1,7 @@
 package classic
 
 import (
+	"errors"
 	"io"
 	"net"
 	"syscall"
@@ -87,11 +88,12 @@ func (c *conn) Close() error {
 	return nil
 }
 
-// Abort resets the connection.
+// Abort resets the connection, also one whose clean end is on its way.
 func (c *conn) Abort() {
-	if c.state < dying {
-		c.end(couplet.ErrAborted, true)
+	if c.state == dying && c.refs > 0 && !c.reset && (c.reason == io.EOF || errors.Is(c.reason, net.ErrClosed)) {
+		c.reason, c.reset = couplet.ErrAborted, true
 	}
+	c.end(couplet.ErrAborted, true)
 }
 
 // PauseReading stops delivery.

@@ -228,7 +228,7 @@ func idleTimeout(e *Env) {
 }
 
 func flushTimeout(e *Env) {
-	const limit = 80 * time.Millisecond
+	const limit = 120 * time.Millisecond
 	s := e.conn("stuck")
 	s.onMade = func(t couplet.Transport) { t.Write(make([]byte, 16<<20)); t.Close() }
 	p := e.peer(s, 4<<10, couplet.FlushTimeout(limit))
@@ -240,7 +240,7 @@ func flushTimeout(e *Env) {
 	const n = 2 << 20
 	s = e.conn("slow")
 	s.onMade = func(t couplet.Transport) { t.Write(pattern(0, n)); t.Close() }
-	p = e.peer(s, 4<<10, couplet.FlushTimeout(limit), couplet.SendBuffer(16<<10))
+	p = e.peer(s, 128<<10, couplet.FlushTimeout(limit), couplet.SendBuffer(16<<10))
 	for got := int64(0); got < n; {
 		k, err := readPattern(p, got, min(n/8, n-got))
 		if err != nil {

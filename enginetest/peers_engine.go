@@ -25,7 +25,8 @@ func (n engineNet) Dial(network, address string, readBuffer int) (Peer, error) {
 	failed := make(chan error, 1)
 	var opts []couplet.Option
 	if readBuffer > 0 {
-		opts = append(opts, couplet.ReceiveBuffer(readBuffer))
+		// The smallest windows only make everything slow.
+		opts = append(opts, couplet.ReceiveBuffer(max(readBuffer, 64<<10)))
 	}
 	err := n.eng.Dial(context.Background(), network, address, dialFactory{
 		func(net.Addr) couplet.Protocol { return p },

@@ -3,15 +3,10 @@
 package enginetest
 
 import (
-	"bytes"
 	"fmt"
-	"hash/maphash"
-	"net"
 	"slices"
-	"syscall"
 	"time"
 
-	"couplet"
 	"couplet/internal/loop"
 )
 
@@ -40,75 +35,10 @@ type simDriver struct {
 	breakdown error
 
 	lent lentChunk
+	free [][]byte // spoilt memory
 }
 
 var _ loop.Driver = (*simDriver)(nil)
-
-// simDone is a completion that waits to be reported.
-type simDone struct {
-	kind   simKind
-	conn   *simConn
-	accept *simAccept
-	data   []byte
-	n      int
-	fd     int
-	errno  syscall.Errno
-}
-
-type simKind uint8
-
-const (
-	simDropped simKind = iota // nobody wants it any more
-	simAccepted
-	simAcceptStopped
-	simConnected
-	simReceived
-	simEnded
-	simCancelled // a receive that was stopped
-	simSent
-	simClosed
-)
-
-// simConn is what a driver and the network keep of a loop.Conn.
-type simConn struct {
-	d          *simDriver
-	c          *loop.Conn
-	s          *simSocket
-	slot, gen  uint32
-	connecting bool
-	to         net.Addr
-
-	wanted     bool // the loop wants to receive
-	armed      bool // a receive is in the network's hands
-	cancelling bool // ... and is to be taken back
-	told       bool // the end of receiving was reported
-	ended      bool // ... or is about to be
-
-	send    *simSend // in flight until it was reported
-	fin     bool
-	closing bool
-	closed  bool // Closed is about to be reported
-	how     loop.CloseMode
-	pending int // operations whose last completion was not reported
-}
-
-// simSend is a send in flight.
-type simSend struct {
-	bufs      [][]byte
-	sum       uint64
-	size      int
-	taken     int
-	completed bool
-}
-
-// simAccept is a listener that was told to accept.
-type simAccept struct {
-	d        *simDriver
-	l        *loop.Listener
-	s        *simSocket
-	stopping bool
-	over     bool // its last completion is there
-}
 
 func (n *SimNet) newDriver(l *loop.Loop, live bool) *simDriver {
 	d := &simDriver{
@@ -214,58 +144,6 @@ func (d *simDriver) StopAccept(l *loop.Listener) {
 	d.net.touch(a.s)
 }
 
-// steps are the steps of an accept in flight.
-func (a *simAccept) steps(can []simStep) []simStep {
-	if a.over {
-		return can
-	}
-	if a.stopping {
-		can = append(can, stepStopAccept)
-	}
-	if len(a.s.queue) > 0 {
-		can = append(can, stepAccept)
-	}
-	return can
-}
-
-func stepStopAccept(s *simSocket) {
-	a := s.accept
-	a.over = true
-	a.d.complete(&simDone{kind: simAcceptStopped, accept: a})
-}
-
-func stepAccept(s *simSocket) {
-	a, n := s.accept, s.net
-	fail := func(errno syscall.Errno) {
-		if !a.stopping {
-			a.over = true
-			a.d.complete(&simDone{kind: simAccepted, accept: a, fd: -1, errno: errno})
-		}
-	}
-	n.touch(s)
-	limit := n.config.MaxFiles > 0 && n.open() >= n.config.MaxFiles
-	if !a.stopping && (limit || n.mishap()) {
-		errno := syscall.EMFILE
-		if !limit && n.pick(2) == 0 {
-			errno = syscall.ECONNABORTED
-			s.queue[0].drop()
-			s.queue = s.queue[1:]
-			n.roomToConnect()
-		}
-		fail(errno)
-		return
-	}
-	if limit {
-		return
-	}
-	c := s.queue[0]
-	s.queue = s.queue[1:]
-	n.roomToConnect()
-	n.file(c)
-	a.d.complete(&simDone{kind: simAccepted, accept: a, fd: c.fd})
-	n.touch(c, c.peer)
-}
-
 // Connect implements loop.Driver.
 func (d *simDriver) Connect(c *loop.Conn) {
 	d.enter("Connect")
@@ -295,15 +173,6 @@ func (d *simDriver) Receive(c *loop.Conn) {
 	k.arm()
 }
 
-// arm gives the network a receive, unless one is still being taken back.
-func (k *simConn) arm() {
-	if k.wanted && !k.armed && !k.closing && !k.ended {
-		k.armed, k.cancelling = true, false
-		k.pending++
-		k.d.net.touch(k.s)
-	}
-}
-
 // StopReceive implements loop.Driver.
 func (d *simDriver) StopReceive(c *loop.Conn) {
 	d.enter("StopReceive")
@@ -315,18 +184,6 @@ func (d *simDriver) StopReceive(c *loop.Conn) {
 	k.wanted = false
 	k.cancelling = k.armed
 	d.net.touch(k.s)
-}
-
-var simSeed = maphash.MakeSeed()
-
-// sum is over everything that a send covers.
-func (o *simSend) check() uint64 {
-	var h maphash.Hash
-	h.SetSeed(simSeed)
-	for _, b := range o.bufs {
-		h.Write(b)
-	}
-	return h.Sum64()
 }
 
 // Send implements loop.Driver.
@@ -399,371 +256,6 @@ func (d *simDriver) Close(c *loop.Conn, how loop.CloseMode) {
 	k.settle()
 }
 
-// settle closes the descriptor of a closing connection with the last of its
-// operations.
-func (k *simConn) settle() {
-	if k.closing && !k.closed && k.pending == 0 {
-		k.release()
-	}
-}
-
-func (k *simConn) release() {
-	k.unchanged()
-	k.closed = true
-	k.s.close(k.how == loop.Reset)
-	k.d.complete(&simDone{kind: simClosed, conn: k})
-}
-
-// unchanged checks that what a send covers is as it was.
-func (k *simConn) unchanged() {
-	if o := k.send; o != nil && o.check() != o.sum {
-		k.d.net.fail("the bytes of a send in flight have changed")
-		o.sum = o.check()
-	}
-}
-
-// steps are the steps of the operations in flight on a connected socket.
-func (k *simConn) steps(can []simStep) []simStep {
-	if k.connecting {
-		if k.s.answered(k.to) {
-			can = append(can, stepConnect)
-		}
-		if k.closing {
-			can = append(can, stepCancelConnect)
-		}
-	}
-	if k.armed {
-		switch {
-		case !k.s.readable():
-		case k.d.chunks < k.d.net.config.Chunks:
-			can = append(can, stepReceive)
-		default:
-			k.d.starved = append(k.d.starved, k.s)
-		}
-		if k.cancelling || k.closing {
-			can = append(can, stepCancelReceive)
-		}
-	}
-	if o := k.send; o != nil && !o.completed {
-		if k.s.writable() {
-			can = append(can, stepSend)
-		}
-		if k.closing {
-			can = append(can, stepCancelSend)
-		}
-	}
-	return can
-}
-
-func stepConnect(s *simSocket) {
-	k := s.conn
-	errno := s.connect(k.to)
-	k.connecting = false
-	k.d.complete(&simDone{kind: simConnected, conn: k, errno: errno})
-}
-
-func stepCancelConnect(s *simSocket) {
-	s.conn.connecting = false
-	s.conn.d.complete(&simDone{kind: simConnected, conn: s.conn, errno: syscall.ECANCELED})
-}
-
-func stepReceive(s *simSocket) {
-	k, n := s.conn, s.net
-	n.touch(s)
-	size := n.config.MaxChunk
-	if s.in.Len() > 0 {
-		size = n.chunk(s.in.Len())
-	}
-	p, errno := s.receive(size)
-	if len(p) > 0 {
-		k.d.chunks++
-		k.d.complete(&simDone{kind: simReceived, conn: k, data: p})
-		return
-	}
-	k.armed, k.ended = false, true
-	k.d.complete(&simDone{kind: simEnded, conn: k, errno: errno})
-}
-
-func stepCancelReceive(s *simSocket) {
-	s.conn.armed = false
-	s.conn.d.complete(&simDone{kind: simCancelled, conn: s.conn})
-}
-
-func stepSend(s *simSocket) {
-	k, n := s.conn, s.net
-	o := k.send
-	n.touch(s)
-	finish := func(errno syscall.Errno) {
-		if o.taken > 0 {
-			errno = 0 // what was taken is told, and the error is not
-		}
-		o.completed = true
-		k.unchanged()
-		k.d.complete(&simDone{kind: simSent, conn: k, n: o.taken, errno: errno})
-	}
-	if o.taken == 0 && n.mishap() {
-		finish([]syscall.Errno{syscall.EAGAIN, syscall.ENOBUFS, syscall.EINTR, syscall.ENOMEM}[n.pick(4)])
-		return
-	}
-	left := n.chunk(o.size - o.taken)
-	at := o.taken
-	for _, b := range o.bufs {
-		if at >= len(b) {
-			at -= len(b)
-			continue
-		}
-		for left > 0 && at < len(b) {
-			got, errno := s.send(b[at:], left)
-			if errno == syscall.EAGAIN {
-				left = 0
-				break
-			}
-			if errno != 0 {
-				finish(errno)
-				return
-			}
-			o.taken += got
-			at += got
-			left -= got
-		}
-		at = 0
-	}
-	if o.taken == o.size || !n.config.WaitAll && o.taken > 0 {
-		finish(0)
-	}
-}
-
-func stepCancelSend(s *simSocket) {
-	o := s.conn.send
-	o.completed = true
-	s.conn.d.complete(&simDone{kind: simSent, conn: s.conn, n: o.taken, errno: syscall.ECANCELED})
-}
-
-// complete leaves a completion for the next Wait.
-func (d *simDriver) complete(e *simDone) {
-	d.done = append(d.done, e)
-	if d.live {
-		d.signal()
-	}
-}
-
-func (d *simDriver) signal() {
-	select {
-	case d.wake <- struct{}{}:
-	default:
-	}
-}
-
-// drop takes a completion back that must not be reported.
-func (d *simDriver) drop(e *simDone) {
-	if e.kind == simReceived {
-		d.chunkBack()
-	}
-	e.kind = simDropped
-}
-
-// chunkBack lets those receive that waited for a chunk's place.
-func (d *simDriver) chunkBack() {
-	d.chunks--
-	d.net.touch(d.starved...)
-	d.starved = d.starved[:0]
-}
-
-// Wake implements loop.Driver.
-func (d *simDriver) Wake() {
-	d.net.mu.Lock()
-	defer d.net.mu.Unlock()
-	d.woken = true
-	d.signal()
-}
-
-// Wait implements loop.Driver.
-func (d *simDriver) Wait(timeout time.Duration) error {
-	n := d.net
-	d.enter("Wait")
-	if d.inWait {
-		n.fail("Wait inside Wait")
-	}
-	d.inWait = true
-	defer func() { d.inWait = false }()
-	switch {
-	case d.live:
-		n.run()
-		if len(d.done) == 0 && !d.woken && timeout != 0 {
-			n.mu.Unlock()
-			d.sleep(timeout)
-			n.mu.Lock()
-		}
-		d.woken = false
-	case n.config.Lazy:
-		if n.pick(2) == 0 {
-			d.early()
-		}
-		for k := n.pick(12); k > 0 && n.step(); k-- {
-		}
-	default:
-		n.run()
-	}
-	err := d.breakdown
-	n.mu.Unlock()
-	d.loop.Awake()
-	if err != nil {
-		return err
-	}
-	n.mu.Lock()
-	count := len(d.done)
-	if n.config.Lazy && n.pick(3) > 0 {
-		count = n.pick(count + 1)
-	}
-	d.report(count)
-	n.mu.Unlock()
-	return nil
-}
-
-// early reports what needed no waiting, before the clock is looked at.
-func (d *simDriver) early() {
-	k := 0
-	for k < len(d.done) && d.done[k].kind != simReceived {
-		k++
-	}
-	d.report(d.net.pick(k + 1))
-	d.net.mu.Unlock()
-	d.loop.Recheck(-1)
-	d.net.mu.Lock()
-}
-
-func (d *simDriver) sleep(timeout time.Duration) {
-	if timeout < 0 {
-		<-d.wake
-		return
-	}
-	t := time.NewTimer(timeout)
-	defer t.Stop()
-	select {
-	case <-d.wake:
-	case <-t.C:
-	}
-}
-
-// report reports the first k completions; the lock is not held meanwhile.
-func (d *simDriver) report(k int) {
-	for ; k > 0; k-- {
-		e := d.done[0]
-		d.done[0] = nil
-		d.done = d.done[1:]
-		d.reportOne(e)
-	}
-}
-
-func (d *simDriver) reportOne(e *simDone) {
-	n, l := d.net, d.loop
-	call := func(f func()) {
-		n.mu.Unlock()
-		f()
-		n.mu.Lock()
-	}
-	if e.kind == simDropped {
-		return
-	}
-	l.Count().Events++
-	k, a := e.conn, e.accept
-	switch e.kind {
-	case simAccepted:
-		if e.errno != 0 {
-			delete(d.accepts, a.l)
-			a.s.accept = nil
-		}
-		call(func() { l.Accepted(a.l, e.fd, e.errno) })
-		return
-	case simAcceptStopped:
-		delete(d.accepts, a.l)
-		a.s.accept = nil
-		call(func() { l.AcceptStopped(a.l) })
-		return
-	case simClosed:
-		delete(d.conns, k.c)
-		call(func() { l.Closed(k.c) })
-		return
-	case simReceived:
-		d.chunkBack()
-		if k.closing {
-			return
-		}
-		d.lend(k, e.data)
-		return
-	}
-	// The last completion of an operation.
-	k.pending--
-	if k.closing {
-		if e.kind == simSent {
-			k.unchanged()
-			k.send = nil
-		}
-		k.settle()
-		return
-	}
-	switch e.kind {
-	case simConnected:
-		call(func() { l.Connected(k.c, e.errno) })
-	case simEnded:
-		k.wanted, k.told = false, true
-		call(func() { l.ReceiveEnded(k.c, e.errno) })
-	case simCancelled:
-		k.arm()
-	case simSent:
-		k.unchanged()
-		k.send = nil
-		call(func() { l.Sent(k.c, e.n, e.errno) })
-	}
-}
-
-// lentChunk is memory lent for one report.
-type lentChunk struct {
-	d    *simDriver
-	data []byte
-	kept bool
-}
-
-// lend reports received bytes and spoils them afterwards, unless they were
-// kept.
-func (d *simDriver) lend(k *simConn, data []byte) {
-	d.net.mu.Unlock()
-	d.lent.data, d.lent.kept = data, false
-	d.loop.Received(k.c, data, &d.lent)
-	if !d.lent.kept {
-		spoil(data)
-	}
-	d.lent.data = nil
-	d.net.mu.Lock()
-}
-
-// Keep implements loop.Lent.
-func (m *lentChunk) Keep() *couplet.Buffer {
-	n, data := m.d.net, m.data
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if data == nil || m.kept {
-		n.fail("Keep outside of a report, or again")
-	}
-	m.kept = true
-	n.kept++
-	return couplet.NewBuffer(data, func() {
-		spoil(data)
-		n.mu.Lock()
-		n.kept--
-		n.mu.Unlock()
-	})
-}
-
-// spoil makes it show if bytes are used that nobody may use any more.
-func spoil(p []byte) {
-	for len(p) > 0 {
-		p = p[copy(p, spoilt):]
-	}
-}
-
-var spoilt = bytes.Repeat([]byte{0xdd}, 4096)
-
 // Break makes the next Wait of a loop fail with err.
 func (n *SimNet) Break(l *loop.Loop, err error) {
 	n.mu.Lock()
@@ -783,13 +275,8 @@ func (d *simDriver) Shutdown() error {
 	d.ended = true
 	n := d.net
 	n.drivers = slices.DeleteFunc(n.drivers, func(o *simDriver) bool { return o == d })
-	if d.breakdown != nil { // nothing is in flight any more
-		for _, k := range d.conns {
-			k.s.conn = nil
-		}
-		for _, a := range d.accepts {
-			a.s.accept = nil
-		}
+	if d.breakdown != nil || !d.loop.Ended() {
+		d.abandon()
 		return nil
 	}
 	if len(d.conns) > 0 || len(d.accepts) > 0 {
@@ -801,6 +288,25 @@ func (d *simDriver) Shutdown() error {
 		}
 	}
 	return nil
+}
+
+// abandon ends everything in flight of a loop that has failed. What the loop
+// has not asked to close is the loop's.
+func (d *simDriver) abandon() {
+	for _, k := range d.conns {
+		if k.closing && !k.closed {
+			k.s.close(k.how == loop.Reset)
+		}
+		k.s.conn = nil
+	}
+	for _, a := range d.accepts {
+		a.s.accept = nil
+	}
+	for _, e := range d.done {
+		if e.kind == simAccepted && e.errno == 0 {
+			d.net.socket(e.fd).close(false)
+		}
+	}
 }
 
 // Idle reports whether there is neither a step to make nor a completion to

@@ -4,7 +4,6 @@ package enginetest
 
 import (
 	"context"
-	"errors"
 	"net"
 	"os"
 	"syscall"
@@ -14,8 +13,8 @@ import (
 	"couplet/internal/sock"
 )
 
-// simSockets is the loop.Sockets of a SimNet. The host of a name is always
-// 127.0.0.1, and names under "invalid" do not exist.
+// simSockets is the loop.Sockets of a SimNet. The only name there is is
+// "localhost".
 type simSockets struct{ net *SimNet }
 
 var _ loop.Sockets = simSockets{}
@@ -44,6 +43,7 @@ func (x simSockets) Listen(network, address string, o *couplet.Options, k int) (
 	}
 	var fds []int
 	for _, s := range sockets {
+		s.setBuffers(o.ReceiveBuffer, o.SendBuffer)
 		fds = append(fds, s.fd)
 	}
 	return fds, addr, nil
@@ -57,19 +57,21 @@ func (simSockets) Parse(network, address string) (sock.Sockaddr, bool, error) {
 // Resolve implements loop.Sockets.
 func (simSockets) Resolve(ctx context.Context, network, address string) ([]sock.Sockaddr, error) {
 	host, port, err := net.SplitHostPort(address)
-	if err == nil && (host == "invalid" || len(host) > 8 && host[len(host)-8:] == ".invalid") {
+	ip := "127.0.0.1"
+	if network == "tcp6" {
+		ip = "::1"
+	}
+	switch {
+	case err != nil:
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case host != "localhost":
 		err = &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
-	}
-	if err == nil {
-		err = ctx.Err()
-	}
-	if err == nil && network == "tcp6" {
-		err = errors.New("no suitable address found")
 	}
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
 	}
-	sa, _, err := sock.Parse(network, net.JoinHostPort("127.0.0.1", port), false)
+	sa, _, err := sock.Parse(network, net.JoinHostPort(ip, port), false)
 	return []sock.Sockaddr{sa}, err
 }
 
@@ -82,6 +84,7 @@ func (x simSockets) Socket(sa *sock.Sockaddr, o *couplet.Options) (int, error) {
 		return -1, &net.OpError{Op: "dial", Net: sa.Network(), Addr: sa.NetAddr(), Err: os.NewSyscallError("socket", syscall.EMFILE)}
 	}
 	s := n.newSocket(sa.Network() == "unix")
+	s.setBuffers(o.ReceiveBuffer, o.SendBuffer)
 	n.file(s)
 	return s.fd, nil
 }

@@ -27,12 +27,16 @@ type bench struct {
 	calls   []string // of the driver
 	onCall  func(call string)
 	reports []func() // to be made in the next Wait
+	early   []func() // ... and before it looks at the clock
 	waitErr error
 
 	released []int // descriptors that the loop has closed
 	unacked  bool  // what Acknowledged denies
 	torn     bool  // what Torn says
 	lastFD   int
+
+	resolve func() ([]sock.Sockaddr, error) // nil: no such host
+	socket  func() error                    // what Socket says, if not nil
 }
 
 // newBench makes a bench of one loop.
@@ -147,6 +151,11 @@ func (d fakeDriver) Close(c *Conn, how CloseMode) {
 }
 
 func (d fakeDriver) Wait(time.Duration) error {
+	early := d.b.early
+	d.b.early = nil
+	for _, f := range early {
+		f()
+	}
 	d.b.loop.Awake()
 	if d.b.waitErr != nil {
 		return d.b.waitErr
@@ -175,11 +184,22 @@ func (x fakeSockets) Parse(network, address string) (sock.Sockaddr, bool, error)
 }
 
 func (x fakeSockets) Resolve(_ context.Context, network, _ string) ([]sock.Sockaddr, error) {
+	if x.b.resolve != nil {
+		return x.b.resolve()
+	}
 	return nil, &net.DNSError{Err: "no such host", IsNotFound: true}
 }
 
-func (x fakeSockets) Socket(*sock.Sockaddr, *couplet.Options) (int, error) { return x.b.fd(), nil }
-func (x fakeSockets) Peer(int) (net.Addr, error)                           { return fakeAddr, nil }
+func (x fakeSockets) Socket(*sock.Sockaddr, *couplet.Options) (int, error) {
+	if x.b.socket != nil {
+		if err := x.b.socket(); err != nil {
+			return -1, err
+		}
+	}
+	return x.b.fd(), nil
+}
+
+func (x fakeSockets) Peer(int) (net.Addr, error) { return fakeAddr, nil }
 func (x fakeSockets) Local(int) (net.Addr, error) {
 	return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2}, nil
 }

@@ -156,6 +156,8 @@ func (ln *Listener) release() {
 	if ln.fd < 0 {
 		return
 	}
+	ln.closing = true // also where the loop has failed: nothing is asked of the driver any more
+	ln.setStarving(false)
 	n.files.Lock()
 	ln.loop.sockets.Release(ln.fd)
 	ln.fd = -1

@@ -229,7 +229,8 @@ func (l *Loop) timeout() time.Duration {
 	if !ok {
 		return -1
 	}
-	return max(at-l.clock(), 0)
+	l.now = l.clock() // also for what is reported before the wait
+	return max(at-l.now, 0)
 }
 
 // pauseWriters tells those whom the last flush left above their high watermark.
@@ -597,6 +598,7 @@ func (l *Loop) fail(cause error) {
 			l.sockets.Release(c.fd)
 			c.reason = err
 		}
+		c.dropInbound()
 		if c.dial != nil {
 			c.dial.given, c.dial.err = true, err
 		}
@@ -614,8 +616,6 @@ func (l *Loop) fail(cause error) {
 
 // failWith ends a loop that is well because another one of its engine failed.
 func (l *Loop) failWith(err error) {
-	l.stop()
-	l.draining = false
 	for d := range l.dials {
 		d.giveUp(err)
 	}
@@ -624,6 +624,8 @@ func (l *Loop) failWith(err error) {
 			c.fail(err)
 		}
 	})
+	l.stop() // nobody is left to be asked to drain
+	l.draining = false
 }
 
 // dialError is the error of an attempt to connect.

@@ -33,14 +33,15 @@ type order struct {
 	turned bool // a turn has ended since the last event
 
 	// What the driver knows.
-	wanted  bool // Receive was called
-	late    int  // reports that a stopped receive may still make
-	told    bool // ReceiveEnded was reported
-	sending int  // bytes of the send in flight
-	fin     bool // CloseWrite was called
-	closing bool // Close was called
-	how     string
-	heard   bool // somebody has taken the error of the socket
+	wanted     bool // Receive was called
+	late       int  // reports that a stopped receive may still make
+	told       bool // ReceiveEnded was reported
+	sending    int  // bytes of the send in flight
+	fin        bool // CloseWrite was called
+	closing    bool // Close was called
+	how        string
+	sendFailed bool // a send was told an error
+	heard      bool // somebody has taken the error of the socket
 
 	// What the peer has done.
 	peerFin, peerReset bool
@@ -84,8 +85,8 @@ func (o *order) called(call string) {
 		}
 		o.wanted, o.late = false, 1
 	case what == "send":
-		if o.sending > 0 || o.fin {
-			o.fail("Send with one in flight, or after the FIN")
+		if o.sending > 0 || o.fin || o.sendFailed {
+			o.fail("Send with one in flight, or after the FIN or an error")
 		}
 		fmt.Sscan(arg, &o.sending)
 		if o.sending == 0 {
@@ -207,6 +208,7 @@ func (o *order) end(errno syscall.Errno) {
 func (o *order) sentNow(n int, errno syscall.Errno) {
 	o.sending = 0
 	o.sent += n
+	o.sendFailed = errno == syscall.ECONNRESET || errno == syscall.EPIPE
 	o.b.loop.Sent(o.c, n, errno)
 }
 
@@ -361,6 +363,7 @@ func (x *orderBench) play(half, unacked bool, pick func(o *order, can []int) (i 
 			more = false
 		})
 		o.turned = true
+		o.afterTurn()
 		if at, ok := o.b.loop.timers.Next(); ok && lapse {
 			o.b.now = max(o.b.now, at)
 		}
@@ -371,6 +374,27 @@ func (x *orderBench) play(half, unacked bool, pick func(o *order, can []int) (i 
 		x.b = nil
 	}
 	return o
+}
+
+// afterTurn checks what a loop must have done by the end of a turn.
+func (o *order) afterTurn() {
+	c := o.c
+	switch {
+	case c.state == open && o.paused && o.wanted:
+		o.fail("paused, and the driver receives")
+	case c.state == open && !o.paused && !o.wanted && !o.told && c.inbound.len() == 0:
+		o.fail("not paused, and the driver does not receive")
+	case (c.state == flushing || c.state == lingering) && !o.wanted && !o.told:
+		o.fail("closing, and nobody reads what the peer sends")
+	case c.state < closing && c.head != nil && o.sending == 0 && o.b.loop.timers.Len() == 0:
+		o.fail("%d bytes are queued and nothing sends them", c.queued)
+	case (c.state == flushing || c.state == lingering) && o.b.loop.timers.Len() == 0:
+		o.fail("closing, and no timer bounds it")
+	case c.state == open && c.sendErr != nil && o.b.loop.timers.Len() == 0:
+		o.fail("sending has failed, and no timer bounds the rest")
+	case c.state == open && o.sendFailed && o.told && !o.paused && c.inbound.len() == 0:
+		o.fail("both directions are over, and the connection is not")
+	}
 }
 
 func (o *order) next() (next []int) {

@@ -4,11 +4,13 @@ package loop
 
 import (
 	"errors"
+	"io"
 	"net"
 	"runtime"
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"couplet"
 )
@@ -177,5 +179,58 @@ func TestWriteClosedCameThoughSendingHadFailed(t *testing.T) {
 	b.turn()
 	if slices.Contains(p.got, "write closed") || b.called("close write") {
 		t.Errorf("callbacks %q", p.got)
+	}
+}
+
+// What waited for a paused protocol was not released when the loop failed.
+func TestReceivedBuffersWereKeptWhenTheLoopFailed(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	c := b.accept(&notes{made: func(t couplet.Transport) { t.PauseReading() }})
+	released := false
+	b.turn(func() { b.loop.Received(c, []byte("x"), lentFunc(func() { released = true })) })
+	b.waitErr = errors.New("broken")
+	b.turn()
+	if !released {
+		t.Error("the Buffer was not released")
+	}
+}
+
+// lentFunc is memory that tells when it is released.
+type lentFunc func()
+
+func (f lentFunc) Keep() *couplet.Buffer { return couplet.NewBuffer([]byte("x"), f) }
+
+// A Listener's Close that was posted before its loop failed reached the driver
+// after that had been shut down.
+func TestAListenerOfAFailedLoopAskedItsDriver(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &notes{} }), couplet.MaxConns(1))
+	b.turn(func() { b.loop.Accepted(ln, b.fd(), 0) }, func() { b.loop.Accepted(ln, b.fd(), 0) })
+	b.calls = nil
+	ln.listener.Close()
+	b.waitErr = errors.New("broken")
+	b.turn()
+	if !slices.Equal(b.calls, []string{"shutdown"}) {
+		t.Errorf("calls of the driver: %q", b.calls)
+	}
+	if left := b.loop.Leftovers(); left != "" || len(b.released) != 3 {
+		t.Errorf("left: %s; descriptors closed: %d", left, b.released)
+	}
+}
+
+// A report made before the wait went by the time of the turn before. Where much
+// had passed since (the process was stopped), what had just moved timed out.
+func TestAReportBeforeTheWaitWentByAnOldClock(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	p := &notes{}
+	c := b.accept(p, couplet.IdleTimeout(time.Minute), couplet.FlushTimeout(time.Second))
+	b.now = time.Minute
+	b.early = []func(){b.ended(c, 0)}
+	b.turn()
+	b.turn()
+	b.want("close graceful")
+	b.turn(b.closed(c))
+	if p.reason != io.EOF {
+		t.Errorf("the reason is %v", p.reason)
 	}
 }

@@ -1,0 +1,328 @@
+package classic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"couplet"
+)
+
+// patience bounds every wait of these tests.
+const patience = 20 * time.Second
+
+func newEngine(t *testing.T, cfg couplet.Config) *engine {
+	t.Helper()
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	e, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		e.Shutdown(ctx)
+		if ctx.Err() != nil {
+			t.Error("the engine did not end in time")
+		}
+	})
+	return e.(*engine)
+}
+
+func receive[T any](t *testing.T, ch <-chan T, what string) (v T) {
+	t.Helper()
+	select {
+	case v = <-ch:
+	case <-time.After(patience):
+		t.Fatalf("no %s in time", what)
+	}
+	return v
+}
+
+// script is a protocol of functions.
+type script struct {
+	made   func(t couplet.Transport)
+	data   func(t couplet.Transport, p []byte)
+	paused func(t couplet.Transport)
+	lost   chan error
+}
+
+func newScript() *script { return &script{lost: make(chan error, 1)} }
+
+func (s *script) ConnectionMade(t couplet.Transport) {
+	if s.made != nil {
+		s.made(t)
+	}
+}
+
+func (s *script) DataReceived(t couplet.Transport, p []byte) {
+	if s.data != nil {
+		s.data(t, p)
+	}
+}
+
+func (s *script) WritePaused(t couplet.Transport) {
+	if s.paused != nil {
+		s.paused(t)
+	}
+}
+
+func (s *script) WriteResumed(t couplet.Transport) {
+	if s.paused != nil {
+		s.paused(t)
+	}
+}
+
+func (s *script) ConnectionLost(_ couplet.Transport, reason error) { s.lost <- reason }
+
+func always(p couplet.Protocol) couplet.Factory {
+	return couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return p })
+}
+
+func listen(t *testing.T, e *engine, network, address string, f couplet.Factory, opts ...couplet.Option) couplet.Listener {
+	t.Helper()
+	l, err := e.Listen(network, address, f, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func dialTo(t *testing.T, a net.Addr) net.Conn {
+	t.Helper()
+	c, err := net.DialTimeout(a.Network(), a.String(), patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetDeadline(time.Now().Add(patience))
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// Callbacks are made by four kinds of goroutines here, and Shutdown must know
+// each of them.
+func TestShutdownOnEveryKindOfGoroutine(t *testing.T) {
+	shutdown := func(e *engine, got chan<- error) {
+		_, err := e.Shutdown(context.Background())
+		got <- err
+	}
+	for name, run := range map[string]func(e *engine, s *script, got chan<- error){
+		"accept": func(e *engine, s *script, got chan<- error) {
+			s.made = func(couplet.Transport) { shutdown(e, got) }
+		},
+		"read": func(e *engine, s *script, got chan<- error) {
+			s.data = func(couplet.Transport, []byte) { shutdown(e, got) }
+		},
+		"write": func(e *engine, s *script, got chan<- error) {
+			n := 0
+			s.made = func(t couplet.Transport) { t.Write(make([]byte, 16<<20)) }
+			s.paused = func(couplet.Transport) {
+				if n++; n == 2 { // WriteResumed
+					shutdown(e, got)
+				}
+			}
+		},
+		"post": func(e *engine, s *script, got chan<- error) {
+			s.made = func(t couplet.Transport) { t.Loop().Post(func() { shutdown(e, got) }) }
+		},
+		"dial": func(e *engine, s *script, got chan<- error) {
+			s.made = func(t couplet.Transport) {
+				c := newScript()
+				c.made = func(couplet.Transport) { shutdown(e, got) }
+				e.Dial(context.Background(), "tcp", t.LocalAddr().String(), always(c))
+				s.made = nil
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t, couplet.Config{})
+			s := newScript()
+			s.lost = make(chan error, 2) // the dial's other end too
+			got := make(chan error, 1)
+			run(e, s, got)
+			c := dialTo(t, listen(t, e, "tcp", "127.0.0.1:0", always(s)).Addr())
+			c.Write([]byte("x"))
+			go io.Copy(io.Discard, c)
+			if err := receive(t, got, "answer of Shutdown"); err != couplet.ErrOnLoop {
+				t.Errorf("Shutdown on a loop answers %v", err)
+			}
+			receive(t, e.Done(), "end of the engine")
+		})
+	}
+}
+
+// A callback of one engine may wait for the end of another.
+func TestShutdownOfAnotherEngineOnALoop(t *testing.T) {
+	a, b := newEngine(t, couplet.Config{}), newEngine(t, couplet.Config{})
+	got := make(chan error, 1)
+	a.Loops()[0].Post(func() {
+		_, err := b.Shutdown(context.Background())
+		got <- err
+	})
+	if err := receive(t, got, "answer of Shutdown"); err != nil {
+		t.Error(err)
+	}
+}
+
+// Goexit ends the goroutine that made the callback, whichever it is.
+func TestGoexitOnEveryKindOfGoroutine(t *testing.T) {
+	for name, prepare := range map[string]func(s *script) couplet.Factory{
+		"Build": func(*script) couplet.Factory {
+			return couplet.FactoryFunc(func(net.Addr) couplet.Protocol { runtime.Goexit(); return nil })
+		},
+		"ConnectionMade": func(s *script) couplet.Factory {
+			s.made = func(couplet.Transport) { runtime.Goexit() }
+			return always(s)
+		},
+		"DataReceived": func(s *script) couplet.Factory {
+			s.data = func(couplet.Transport, []byte) { runtime.Goexit() }
+			return always(s)
+		},
+		"WritePaused": func(s *script) couplet.Factory {
+			s.made = func(t couplet.Transport) { t.Write(make([]byte, 16<<20)) }
+			s.paused = func(couplet.Transport) { runtime.Goexit() }
+			return always(s)
+		},
+		"a timer": func(s *script) couplet.Factory {
+			s.made = func(t couplet.Transport) { t.AfterFunc(0, runtime.Goexit) }
+			return always(s)
+		},
+		"a post": func(s *script) couplet.Factory {
+			s.made = func(t couplet.Transport) { t.Loop().Post(runtime.Goexit) }
+			return always(s)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t, couplet.Config{Loops: 2})
+			bystander := newScript()
+			dialTo(t, listen(t, e, "tcp", "127.0.0.1:0", always(bystander)).Addr())
+			s := newScript()
+			addr := listen(t, e, "tcp", "127.0.0.1:0", prepare(s)).Addr().String()
+			if c, err := net.Dial("tcp", addr); err == nil { // or the reset was faster
+				defer c.Close()
+				c.Write([]byte("x"))
+			}
+			receive(t, e.Done(), "end of the engine")
+			failure, ok := errors.AsType[*couplet.EngineError](e.Err())
+			if !ok {
+				t.Fatalf("the engine's error is %v", e.Err())
+			}
+			if _, err := e.Shutdown(t.Context()); err != error(failure) {
+				t.Errorf("Shutdown answers %v", err)
+			}
+			if name != "Build" {
+				if err := receive(t, s.lost, "ConnectionLost"); err != error(failure) {
+					t.Errorf("the reason is %v", err)
+				}
+			}
+			select {
+			case err := <-bystander.lost:
+				if err != error(failure) {
+					t.Errorf("the bystander's reason is %v", err)
+				}
+			default: // it was in the backlog still
+			}
+		})
+	}
+}
+
+// Everything that Post accepted runs, also what was behind a Goexit.
+func TestPostsBehindAGoexitRun(t *testing.T) {
+	e := newEngine(t, couplet.Config{})
+	ran := make(chan struct{})
+	l := e.Loops()[0]
+	l.Post(func() {
+		l.Post(runtime.Goexit)
+		if !l.Post(func() { close(ran) }) {
+			t.Error("Post is refused")
+		}
+	})
+	receive(t, ran, "posted function")
+	receive(t, e.Done(), "end of the engine")
+}
+
+// Connections are built in the order in which they were made.
+func TestBuildInOrder(t *testing.T) {
+	e := newEngine(t, couplet.Config{Loops: 3})
+	built := make(chan string, 100)
+	l := listen(t, e, "tcp", "127.0.0.1:0", couplet.FactoryFunc(func(remote net.Addr) couplet.Protocol {
+		built <- remote.String()
+		return newScript()
+	}))
+	var want []string
+	for range cap(built) {
+		want = append(want, dialTo(t, l.Addr()).LocalAddr().String())
+	}
+	for i, w := range want {
+		if got := receive(t, built, "Build"); got != w {
+			t.Fatalf("connection %d is from %s, want %s", i, got, w)
+		}
+	}
+}
+
+// A socket file that was handed over is its new owner's: the old listener does
+// not remove it, the new one does.
+func TestUnixPathIsHandedOver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	e := newEngine(t, couplet.Config{})
+	old := listen(t, e, "unix", path, always(newScript()))
+	f, err := old.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	successor := listen(t, e, "unix", "", always(newScript()), couplet.FromFile(f))
+	f.Close()
+	old.Close()
+	receive(t, old.Closed(), "end of the listener")
+	dialTo(t, successor.Addr())
+	successor.Close()
+	receive(t, successor.Closed(), "end of the listener")
+	if _, err := os.Lstat(path); err == nil {
+		t.Error("the socket file is still there")
+	}
+}
+
+// The work of Loop.Go that ends its goroutine still has its done called.
+func TestGoexitInWork(t *testing.T) {
+	e := newEngine(t, couplet.Config{})
+	got := make(chan error, 1)
+	e.Loops()[0].Go(func(context.Context) error { runtime.Goexit(); return nil }, func(err error) { got <- err })
+	if err := receive(t, got, "done"); err == nil {
+		t.Error("the work that did not return has no error")
+	}
+}
+
+func TestArgumentsThatCannotBeRight(t *testing.T) {
+	e, other := newEngine(t, couplet.Config{}), newEngine(t, couplet.Config{})
+	f := always(newScript())
+	for _, c := range []struct{ network, address string }{
+		{"udp", "127.0.0.1:1"}, {"tcp", "127.0.0.1"}, {"tcp", "127.0.0.1:"}, {"tcp", "127.0.0.1:65536"},
+		{"tcp", "127.0.0.1:no-such-service"}, {"tcp4", "[::1]:1"}, {"tcp6", "127.0.0.1:1"},
+		{"unix", ""}, {"unix", "a\x00b"}, {"unix", fmt.Sprintf("%0108d", 0)},
+	} {
+		var op *net.OpError
+		if err := e.Dial(t.Context(), c.network, c.address, f); !errors.As(err, &op) {
+			t.Errorf("Dial(%s, %.20q) = %v", c.network, c.address, err)
+		}
+	}
+	if e.Dial(t.Context(), "tcp", "127.0.0.1:1", nil) == nil {
+		t.Error("Dial without a Factory is accepted")
+	}
+	if e.Dial(t.Context(), "tcp", "127.0.0.1:1", f, couplet.OnLoop(other.Loops()[0])) == nil {
+		t.Error("another engine's loop is accepted")
+	}
+	if _, err := e.ListenPacket("udp", ":0", nil); err != couplet.ErrNotSupported {
+		t.Errorf("ListenPacket answers %v", err)
+	}
+	if _, err := New(couplet.Config{Loops: -1}); err == nil {
+		t.Error("-1 loops are accepted")
+	}
+}
