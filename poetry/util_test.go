@@ -156,3 +156,25 @@ func turns(arrivals []poetry.Arrival) int {
 	}
 	return n
 }
+
+// checkWhole checks that the poems came whole.
+func checkWhole(t *testing.T, r poetry.Report, poems [][]byte) {
+	t.Helper()
+	if r.Got() != len(poems) {
+		t.Errorf("got %d poems, want %d", r.Got(), len(poems))
+	}
+	sum := 0
+	for i, p := range r.Results {
+		if p.Err != nil || !bytes.Equal(p.Poem, poems[i]) || p.Task != i+1 || p.Elapsed <= 0 {
+			t.Errorf("task %d: %d bytes in %v, %v; want %d", p.Task, len(p.Poem), p.Elapsed, p.Err, len(poems[i]))
+		}
+		sum += len(p.Poem)
+	}
+	total := 0
+	for _, a := range r.Arrivals {
+		total += a.Bytes
+	}
+	if total != sum && r.Arrivals != nil {
+		t.Errorf("arrivals of %d bytes for %d bytes of poems", total, sum)
+	}
+}
