@@ -29,6 +29,8 @@ var allowed = map[string][]string{
 	"couplet/engines":         {"couplet/proactor", "couplet/proactor/ring", "couplet/reactor", "couplet/classic"},
 	"couplet/poetry":          {},
 	"couplet/enginetest":      {"couplet/internal/"},
+	"couplet/bench":           {"couplet/engines", "couplet/poetry"},
+	"couplet/bench/run":       {"couplet/bench"},
 	"couplet/cmd/couplet":     {"couplet/engines", "couplet/poetry"},
 }
 
@@ -95,7 +97,7 @@ func TestImportsPointDown(t *testing.T) {
 func TestEnginesHaveNoOtherDependency(t *testing.T) {
 	goFiles(t, func(path string, file *ast.File, _ []byte) {
 		pkg := packageOf(path)
-		if strings.HasPrefix(pkg, "couplet/cmd") || pkg == "couplet/poetry" || pkg == "couplet/enginetest" {
+		if strings.HasPrefix(pkg, "couplet/cmd") || pkg == "couplet/poetry" || pkg == "couplet/enginetest" || pkg == "couplet/bench" {
 			return
 		}
 		for _, spec := range file.Imports {

@@ -1,0 +1,167 @@
+package bench
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A Candidate is a server that can be measured.
+type Candidate struct {
+	// Name is what a Plan calls it.
+	Name string
+	// Model is the C program of the same I/O model, or "".
+	Model string
+	// Kinds are the workloads that it serves.
+	Kinds []Kind
+
+	build func(*workshop) ([]string, error) // what to run
+}
+
+// Candidates are all that there are. That one is listed does not mean that it
+// can be built or run here.
+func Candidates() []Candidate {
+	echoes := []Kind{Echo, Churn, Idle}
+	own := func(name, model string, args ...string) Candidate {
+		return Candidate{name, model, Kinds, func(w *workshop) ([]string, error) {
+			return append([]string{w.self, "server"}, args...), nil
+		}}
+	}
+	peer := func(name string, kinds []Kind) Candidate {
+		return Candidate{name, "", kinds, func(w *workshop) ([]string, error) {
+			path, err := w.peers()
+			return []string{path, "-peer", name}, err
+		}}
+	}
+	c := func(name, source string, libs ...string) Candidate {
+		return Candidate{name, "", echoes, func(w *workshop) ([]string, error) {
+			path, err := w.compile(source, libs...)
+			return []string{path}, err
+		}}
+	}
+	return []Candidate{
+		own("uring", "c-uring", "--engine", "uring"),
+		own("uring-u2", "c-uring", "--engine", "uring", "--tier", "u2"),
+		own("uring-u3", "c-uring", "--engine", "uring", "--tier", "u3"),
+		own("epoll", "c-epoll", "--engine", "epoll"),
+		own("goroutine", "", "--engine", "goroutine"),
+		peer("gnet", echoes),
+		peer("nbio", echoes),
+		peer("netpoll", echoes),
+		peer("net", Kinds),
+		c("c-uring", "uring.c", "-luring"),
+		c("c-epoll", "epoll.c"),
+	}
+}
+
+// find returns the candidate of that name. "name/2" is name once more, under a
+// name of its own: an engine against itself must come out as no difference.
+func find(name string) (Candidate, error) {
+	base, _, _ := strings.Cut(name, "/")
+	var known []string
+	for _, c := range Candidates() {
+		if c.Name == base {
+			c.Name = name
+			return c, nil
+		}
+		known = append(known, c.Name)
+	}
+	return Candidate{}, fmt.Errorf("bench: there is no candidate %q; there are %s", name, strings.Join(known, ", "))
+}
+
+func (c Candidate) serves(w Workload) bool { return slices.Contains(c.Kinds, w.Kind) }
+
+// args tell a server its workload.
+func (w Workload) args() []string {
+	kind := w.Kind
+	if kind == Churn || kind == Idle {
+		kind = Echo // as far as a server can see
+	}
+	return []string{
+		"--kind", string(kind),
+		"--connections", strconv.Itoa(w.Connections),
+		"--size", strconv.Itoa(w.Size),
+		"--depth", strconv.Itoa(w.Depth),
+		"--delay", w.Delay.String(),
+		"--total", strconv.FormatInt(w.Total/int64(w.Connections), 10),
+	}
+}
+
+// A workshop builds what candidates are made of, once each, in a directory of
+// its own.
+type workshop struct {
+	self, dir, peersDir string
+	built               map[string]error
+}
+
+//go:embed c/*.c c/*.h
+var sources embed.FS
+
+func newWorkshop(peersDir string) (*workshop, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "couplet-bench-")
+	if err != nil {
+		return nil, err
+	}
+	return &workshop{self, dir, peersDir, map[string]error{}}, nil
+}
+
+func (w *workshop) close() { os.RemoveAll(w.dir) }
+
+func (w *workshop) once(name string, f func(path string) error) (string, error) {
+	path := filepath.Join(w.dir, name)
+	err, done := w.built[name]
+	if !done {
+		err = f(path)
+		w.built[name] = err
+	}
+	return path, err
+}
+
+// compile builds a C program of package bench.
+func (w *workshop) compile(source string, libs ...string) (string, error) {
+	return w.once(strings.TrimSuffix(source, ".c"), func(path string) error {
+		if _, err := exec.LookPath("gcc"); err != nil {
+			return errors.New("there is no gcc; apt-get install gcc liburing-dev")
+		}
+		for _, name := range []string{"control.h", source} {
+			text, err := sources.ReadFile("c/" + name)
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(w.dir, name), text, 0o644); err != nil {
+				return err
+			}
+		}
+		args := append([]string{"-O2", "-o", path, filepath.Join(w.dir, source)}, libs...)
+		if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
+			if strings.Contains(string(out), "liburing.h: No such file") {
+				return errors.New("there is no liburing.h; apt-get install liburing-dev")
+			}
+			return fmt.Errorf("gcc: %w: %s", err, out)
+		}
+		return nil
+	})
+}
+
+// peers builds the module bench/peers.
+func (w *workshop) peers() (string, error) {
+	return w.once("peers", func(path string) error {
+		if _, err := os.Stat(filepath.Join(w.peersDir, "go.mod")); err != nil {
+			return fmt.Errorf("the module bench/peers is not at %q; run in a checkout, or name its place", w.peersDir)
+		}
+		if out, err := exec.Command("go", "build", "-C", w.peersDir, "-o", path, ".").CombinedOutput(); err != nil {
+			return fmt.Errorf("go build -C %s: %w: %s", w.peersDir, err, out)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,31 @@
+package bench
+
+import "couplet"
+
+// A Report is one line of the control protocol between the runner and a
+// server. A server prints one with its Port once it listens, and one with its
+// usage for each line that it reads on standard input ("gc" asks for two garbage
+// collections and for memory to be given back first). It ends with its input.
+type Report struct {
+	// Port is the port on 127.0.0.1, in the first line only.
+	Port int `json:"port,omitempty"`
+	// Engine describes the server, in the first line only.
+	Engine string `json:"engine,omitempty"`
+	// UserUS and SystemUS are the CPU microseconds of the process so far.
+	UserUS   int64 `json:"user_us"`
+	SystemUS int64 `json:"system_us"`
+	// Mallocs is the number of objects allocated so far, of Go programs.
+	Mallocs uint64 `json:"mallocs,omitempty"`
+	// RSS is the resident memory in bytes.
+	RSS int64 `json:"rss_bytes"`
+	// Voluntary and Involuntary count context switches.
+	Voluntary   int64 `json:"voluntary_switches"`
+	Involuntary int64 `json:"involuntary_switches"`
+	// Crossings counts system calls for I/O, where the server counts them.
+	Crossings int64 `json:"crossings,omitempty"`
+	// Stats are the counters of a couplet engine.
+	Stats *couplet.Stats `json:"stats,omitempty"`
+}
+
+// CPU is the microseconds of both kinds.
+func (r Report) CPU() int64 { return r.UserUS + r.SystemUS }

@@ -1,0 +1,32 @@
+// Package bench measures engines against each other: couplet's own, other Go
+// libraries (module bench/peers) and C programs (bench/c), on the same work in
+// the same rounds.
+//
+// # Basics
+//
+// A [Workload] is what is done, a [Candidate] is who does it, a [Plan] is which
+// workloads, candidates and rounds. [Plan.Run] starts each server as a process
+// of its own on one CPU, generates the load from this process on another, and
+// gives a [Result] with every sample and a [Manifest]:
+//
+//	plan := bench.Plan{
+//		Workloads:  []bench.Workload{{Kind: bench.Echo, Connections: 64, Size: 64}},
+//		Candidates: []string{"uring", "epoll", "gnet"},
+//		Baseline:   "gnet",
+//	}
+//	result, err := plan.Run(ctx, os.Stderr)
+//
+// A program that runs a Plan must call [ServerMain] where it was started with
+// the argument "server": that is how it serves for its own engines.
+// [Serve] and [Measure] are the two halves without processes, for tests.
+//
+// # Caveats
+//
+//   - The main figure is the server's CPU time per message. On one machine the
+//     generator saturates first, so throughput flatters everybody; a sample
+//     whose generator was busy for more than 80 % is marked client-bound.
+//   - Compare ratios of one run. Absolute figures drift.
+//   - Every payload is compared byte for byte. A sample with an entry in its
+//     error ledger is no sample.
+//   - It needs Linux: CPU affinity, and epoll in the generator.
+package bench

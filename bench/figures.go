@@ -1,0 +1,37 @@
+package bench
+
+import (
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// Figures are what one measurement gave.
+type Figures struct {
+	// Units is how many messages, chunks, MiB or connections there were, and
+	// Wall the time they took.
+	Units float64
+	Wall  time.Duration
+	// Latency is in nanoseconds: per message, or a chunk's lateness.
+	Latency *hdrhistogram.Histogram
+	// GeneratorBusy is the share of the time in which the generator had something
+	// to do. It never sleeps, so its CPU time says nothing.
+	GeneratorBusy float64
+	// Others is the share of one CPU that everything else on the machine used.
+	Others float64
+	// Before and After are the server's reports at both ends.
+	Before, After Report
+	// Errors counts what went wrong, by kind. It should be empty.
+	Errors map[string]int64
+}
+
+// ClientBound reports whether the generator was the limit: throughput then says
+// nothing of the server.
+func (f Figures) ClientBound() bool { return f.GeneratorBusy > 0.8 }
+
+// Disturbed reports whether other processes used more than 15 % of a CPU. Some
+// percent are there on a quiet machine too: kernel threads, and the rounding of
+// /proc/stat.
+func (f Figures) Disturbed() bool { return f.Others > disturbed }
+
+const disturbed = 0.15

@@ -1,0 +1,501 @@
+package bench
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sys/unix"
+)
+
+// Measure puts the load w on the server at port of 127.0.0.1: for warm without
+// counting, then for d. A Stream lasts as long as it takes. mark is called at
+// the beginning and at the end of what is counted. w must come from
+// WithDefaults. Measure holds a thread for itself.
+func Measure(w Workload, port int, warm, d time.Duration, mark func() (Report, error)) (Figures, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return Figures{}, err
+	}
+	g := &generator{
+		w: w, port: port, ep: ep, mark: mark,
+		buf:   make([]byte, span),
+		conns: make([]client, w.Connections),
+		Figures: Figures{
+			Latency: hdrhistogram.New(1, int64(time.Minute), 3),
+			Errors:  map[string]int64{},
+		},
+	}
+	defer func() {
+		for i := range g.conns {
+			g.close(i, true)
+		}
+		unix.Close(ep)
+	}()
+	pattern()
+	if err := g.measure(warm, d); err != nil {
+		return Figures{}, err
+	}
+	if g.Units == 0 && w.Kind != Idle {
+		g.Errors["nothing happened"]++
+	}
+	return g.Figures, nil
+}
+
+// A generator is a closed loop on epoll in one thread.
+type generator struct {
+	Figures
+	w        Workload
+	port, ep int
+	mark     func() (Report, error)
+	buf      []byte
+	conns    []client
+	events   [512]unix.EpollEvent
+	got      func(i int, c *client, n int)
+	counting bool
+	draining bool // nothing new is sent
+	inFlight int  // messages of an Echo
+	open     int
+	sources  int
+	start    time.Time
+	idle     time.Duration
+	cpu      int64 // of this process
+	busy     int64 // of the machine
+	finished int   // of a broadcast: who has the message
+}
+
+// client is one connection.
+type client struct {
+	fd             int // 0: none
+	base           int64
+	sent, received int64
+	due            int64 // bytes that may be sent, up to here
+	times          []time.Duration
+	writing        bool
+	anchor         time.Duration
+}
+
+func (g *generator) now() time.Duration { return time.Since(g.start) }
+
+func (g *generator) measure(warm, d time.Duration) error {
+	g.start = time.Now()
+	switch g.w.Kind {
+	case Stream:
+		return g.measureStream()
+	case Idle:
+		return g.measureIdle()
+	case Churn:
+		g.got = g.gotChurn
+	case Poems:
+		g.got = g.gotPoem
+	case Broadcast:
+		g.got = g.gotBroadcast
+	default:
+		g.got = g.gotEcho
+	}
+	for i := range g.conns {
+		if err := g.connect(i); err != nil {
+			return err
+		}
+	}
+	switch g.w.Kind {
+	case Broadcast:
+		// A member that is not there yet would miss the first message.
+		if err := g.run(20*time.Millisecond + time.Duration(len(g.conns))*50*time.Microsecond); err != nil {
+			return err
+		}
+		g.allow(0, 1, g.now())
+	case Echo, Churn:
+		for i := range g.conns {
+			g.allow(i, g.w.Depth, g.now())
+		}
+	}
+	if err := g.run(warm); err != nil {
+		return err
+	}
+	if err := g.settle(); err != nil || len(g.Errors) > 0 {
+		return err // it is no sample
+	}
+	if err := g.begin(); err != nil {
+		return err
+	}
+	began := g.now()
+	if g.w.Kind == Echo {
+		for i := range g.conns {
+			g.allow(i, g.w.Depth, g.now())
+		}
+	}
+	if err := g.run(d); err != nil {
+		return err
+	}
+	if err := g.settle(); err != nil {
+		return err
+	}
+	g.counting = false
+	g.Wall = g.now() - began
+	return g.end()
+}
+
+// begin and end are the edges of what is counted.
+func (g *generator) begin() (err error) {
+	g.Before, err = g.mark()
+	g.counting = true
+	g.cpu, g.busy, g.idle = cpuTime(), busyTime(), 0
+	return err
+}
+
+func (g *generator) end() (err error) {
+	mine, busy := cpuTime()-g.cpu, busyTime()-g.busy
+	g.After, err = g.mark()
+	if g.Wall > 0 {
+		server := 1000 * (g.After.CPU() - g.Before.CPU())
+		g.GeneratorBusy = 1 - float64(g.idle)/float64(g.Wall)
+		g.Others = max(0, float64(busy-mine-server)/float64(g.Wall))
+	}
+	return err
+}
+
+// settle waits until every message of an Echo is back, so that at both edges of
+// what is counted nothing is in flight: CPU time and messages are then of the
+// same work. One that does not come back within seconds is lost.
+func (g *generator) settle() error {
+	if g.w.Kind != Echo {
+		return nil
+	}
+	g.draining = true
+	for end := g.now() + 2*time.Second; g.inFlight > 0 && g.now() < end; {
+		if err := g.run(5 * time.Millisecond); err != nil {
+			return err
+		}
+	}
+	g.draining = false
+	if g.inFlight > 0 {
+		g.Errors["messages lost"] += int64(g.inFlight)
+		g.inFlight = 0
+	}
+	return nil
+}
+
+func (g *generator) measureStream() error {
+	share := g.w.Total / int64(len(g.conns))
+	g.got = func(i int, c *client, n int) { c.received += int64(n) }
+	if err := g.begin(); err != nil {
+		return err
+	}
+	began := g.now()
+	for i := range g.conns {
+		if err := g.connect(i); err != nil {
+			return err
+		}
+	}
+	for limit := began + time.Minute; g.open > 0 && g.now() < limit; {
+		if err := g.run(time.Millisecond); err != nil {
+			return err
+		}
+	}
+	g.Wall = g.now() - began
+	for i := range g.conns {
+		if n := share - g.conns[i].received; n != 0 {
+			g.Errors["bytes lost"] += n
+		}
+	}
+	delete(g.Errors, "end of stream") // which is how a stream ends
+	g.Units = float64(share*int64(len(g.conns))) / (1 << 20)
+	return g.end()
+}
+
+// measureIdle has Before tell the memory without connections, after a few have
+// been there, and After with all of them.
+func (g *generator) measureIdle() error {
+	g.got = func(_ int, c *client, n int) { c.received += int64(n) }
+	// A few at a time: the memory that a burst needs is not that of idleness.
+	greet := func(n int) error {
+		for i := range n {
+			if err := g.connect(i); err != nil {
+				return err
+			}
+			g.allow(i, 1, g.now())
+			if (i+1)%16 != 0 && i+1 < n {
+				continue
+			}
+			back := func(c client) bool { return c.received == int64(g.w.Size) }
+			end := g.now() + 10*time.Second
+			for first := i - i%16; !back(g.conns[first]) || !back(g.conns[i]); {
+				if g.now() > end {
+					return errors.New("bench: not every connection was greeted within 10 s")
+				}
+				if err := g.run(time.Millisecond); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	some := min(16, len(g.conns))
+	if err := greet(some); err != nil {
+		return err
+	}
+	for i := range some {
+		g.close(i, false)
+	}
+	time.Sleep(100 * time.Millisecond)
+	if err := g.begin(); err != nil {
+		return err
+	}
+	if err := greet(len(g.conns)); err != nil {
+		return err
+	}
+	time.Sleep(100 * time.Millisecond)
+	return g.end()
+}
+
+// perSource is how many connections come from one source address: the ports of
+// one would not do for more.
+const perSource = 20_000
+
+func (g *generator) connect(i int) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("socket: %w; raise the limit of open files (ulimit -n)", err)
+	}
+	source := byte(1 + i/perSource)
+	if g.w.Kind == Churn {
+		g.sources++
+		source = byte(2 + g.sources%200)
+	}
+	if source > 1 {
+		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, source}})
+	}
+	if err == nil {
+		err = unix.Connect(fd, &unix.SockaddrInet4{Port: g.port, Addr: [4]byte{127, 0, 0, 1}})
+	}
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	}
+	if err == nil {
+		err = unix.EpollCtl(g.ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)})
+	}
+	if err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("connect: %w", err)
+	}
+	c := client{fd: fd, base: int64(i) * 9973}
+	switch g.w.Kind {
+	case Echo, Churn, Idle:
+		c.times = g.conns[i].times
+		if c.times == nil {
+			c.times = make([]time.Duration, g.w.Depth)
+		}
+	case Broadcast:
+		c.base, c.times = 0, make([]time.Duration, 1)
+	default:
+		c.base = 0
+	}
+	g.conns[i] = c
+	g.open++
+	return nil
+}
+
+// close ends connection i, by a reset where there is no more to learn from it:
+// that leaves nothing behind in the kernel.
+func (g *generator) close(i int, reset bool) {
+	c := &g.conns[i]
+	if c.fd == 0 {
+		return
+	}
+	if reset {
+		unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
+	unix.Close(c.fd)
+	c.fd = 0
+	g.open--
+}
+
+// run generates load for d. It asks for events without ever sleeping: to wake a
+// CPU that sleeps is dear, on virtual machines above all, and the server that
+// wakes the generator would be charged for it. What it finds nothing to do in is
+// its idle time.
+func (g *generator) run(d time.Duration) error {
+	asked := g.now()
+	for end := asked + d; ; {
+		if asked >= end || g.draining && g.inFlight == 0 {
+			return nil
+		}
+		n, err := unix.EpollWait(g.ep, g.events[:], 0)
+		if err != nil && err != unix.EINTR {
+			return fmt.Errorf("epoll_wait: %w", err)
+		}
+		now := g.now()
+		if n <= 0 {
+			g.idle += now - asked
+			asked = now
+			continue
+		}
+		for _, e := range g.events[:max(n, 0)] {
+			i := int(e.Fd)
+			c := &g.conns[i]
+			if e.Events&unix.EPOLLOUT != 0 && c.fd != 0 {
+				g.send(i)
+			}
+			if e.Events&^unix.EPOLLOUT != 0 && c.fd != 0 {
+				g.receive(i)
+			}
+		}
+		asked = g.now()
+	}
+}
+
+func (g *generator) receive(i int) {
+	c := &g.conns[i]
+	n, err := read(c.fd, g.buf)
+	switch {
+	case err == unix.EAGAIN || err == unix.EINTR:
+	case err != nil:
+		g.Errors[err.Error()]++
+		g.close(i, true)
+	case n == 0:
+		g.Errors["end of stream"]++
+		g.close(i, false)
+	default:
+		if !bytes.Equal(g.buf[:n], at(c.base+c.received, n)) {
+			g.Errors["bytes wrong"] += int64(n)
+		}
+		g.got(i, c, n)
+	}
+}
+
+// allow lets connection i send n more messages.
+func (g *generator) allow(i, n int, now time.Duration) {
+	c := &g.conns[i]
+	for k := range n {
+		c.times[(int(c.due/int64(g.w.Size))+k)%len(c.times)] = now
+	}
+	c.due += int64(n * g.w.Size)
+	g.inFlight += n
+	g.send(i)
+}
+
+func (g *generator) send(i int) {
+	c := &g.conns[i]
+	for c.sent < c.due {
+		n, err := write(c.fd, at(c.base+c.sent, int(min(c.due-c.sent, span))))
+		if err == unix.EAGAIN {
+			break
+		}
+		if err != nil {
+			g.Errors[err.Error()]++
+			g.close(i, true)
+			return
+		}
+		c.sent += int64(n)
+	}
+	if writing := c.sent < c.due; writing != c.writing {
+		c.writing = writing
+		events := uint32(unix.EPOLLIN)
+		if writing {
+			events |= unix.EPOLLOUT
+		}
+		unix.EpollCtl(g.ep, unix.EPOLL_CTL_MOD, c.fd, &unix.EpollEvent{Events: events, Fd: int32(i)})
+	}
+}
+
+func (g *generator) count(latency time.Duration) {
+	if g.counting {
+		g.Units++
+		g.Latency.RecordValue(max(int64(latency), 1))
+	}
+}
+
+func (g *generator) gotEcho(i int, c *client, n int) {
+	size := int64(g.w.Size)
+	done := c.received / size
+	c.received += int64(n)
+	more := int(c.received/size - done)
+	if more == 0 {
+		return
+	}
+	now := g.now()
+	for k := range more {
+		g.count(now - c.times[(int(done)+k)%len(c.times)])
+	}
+	g.inFlight -= more
+	if !g.draining {
+		g.allow(i, more, now)
+	}
+}
+
+func (g *generator) gotChurn(i int, c *client, n int) {
+	if c.received += int64(n); c.received < int64(g.w.Size) {
+		return
+	}
+	now := g.now()
+	g.count(now - c.times[0])
+	g.close(i, false)
+	if err := g.connect(i); err != nil {
+		g.Errors[err.Error()]++
+		return
+	}
+	g.allow(i, 1, now)
+}
+
+// gotPoem takes for the beginning of a poem's schedule the one by which its
+// chunks came earliest.
+func (g *generator) gotPoem(_ int, c *client, n int) {
+	size := int64(g.w.Size)
+	done := c.received / size
+	c.received += int64(n)
+	now := g.now()
+	for k := done; k < c.received/size; k++ {
+		began := now - time.Duration(k)*g.w.Delay
+		if k == 0 || began < c.anchor {
+			c.anchor = began
+		}
+		g.count(began - c.anchor)
+	}
+}
+
+func (g *generator) gotBroadcast(_ int, c *client, n int) {
+	size := int64(g.w.Size)
+	done := c.received / size
+	c.received += int64(n)
+	if c.received/size == done {
+		return
+	}
+	now := g.now()
+	g.count(now - g.conns[0].times[0])
+	if g.finished++; g.finished == len(g.conns) {
+		g.finished = 0
+		g.allow(0, 1, now)
+	}
+}
+
+// cpuTime is what this process has used, in nanoseconds.
+func cpuTime() int64 {
+	var u unix.Rusage
+	unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return u.Utime.Nano() + u.Stime.Nano()
+}
+
+// busyTime is what all processes of the machine have used, in nanoseconds, as
+// precisely as /proc/stat tells (10 ms); 0 where it does not.
+func busyTime() int64 {
+	var user, nice, system, idle, wait, irq, softirq int64
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	if _, err := fmt.Sscanf(string(text), "cpu %d %d %d %d %d %d %d", &user, &nice, &system, &idle, &wait, &irq, &softirq); err != nil {
+		return 0
+	}
+	return (user + nice + system + irq + softirq) * int64(10*time.Millisecond)
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+// serveNet is what a Go program does without any library: a goroutine per
+// connection and blocking calls.
+func serveNet(t task, l net.Listener) error {
+	serve := map[string]func(net.Conn, task){"echo": echo, "poems": poem, "stream": stream, "broadcast": broadcast}[t.kind]
+	ready(l.Addr().(*net.TCPAddr).Port)
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer c.Close()
+			serve(c, t)
+		}()
+	}
+}
+
+func echo(c net.Conn, t task) {
+	buf := make([]byte, min(max(t.size*t.depth, 1024), 64<<10))
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		if _, err := c.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// pattern is what package bench expects of poems and streams.
+var pattern = sync.OnceValue(func() []byte { return makePattern(patternPeriod * 4) })
+
+// poem sends by a schedule that a late chunk does not shift.
+func poem(c net.Conn, t task) {
+	text := pattern()
+	begin := time.Now()
+	for k := 0; ; k++ {
+		at := k * t.size % patternPeriod
+		if _, err := c.Write(text[at : at+t.size]); err != nil {
+			return
+		}
+		time.Sleep(time.Until(begin.Add(time.Duration(k+1) * t.delay)))
+	}
+}
+
+func stream(c net.Conn, t task) {
+	for left, text := t.total, pattern(); left > 0; {
+		n := min(left, int64(len(text)))
+		if _, err := c.Write(text[:n]); err != nil {
+			return
+		}
+		left -= n
+	}
+}
+
+var members = struct {
+	sync.Mutex
+	all map[net.Conn]bool
+}{all: map[net.Conn]bool{}}
+
+// broadcast sends each message that comes in to everybody.
+func broadcast(c net.Conn, t task) {
+	members.Lock()
+	members.all[c] = true
+	members.Unlock()
+	buf := make([]byte, t.size)
+	for at := 0; ; {
+		n, err := c.Read(buf[at:])
+		if err != nil {
+			break
+		}
+		if at += n; at == t.size {
+			at = 0
+			members.Lock()
+			for m := range members.all {
+				m.Write(buf)
+			}
+			members.Unlock()
+		}
+	}
+	members.Lock()
+	delete(members.all, c)
+	members.Unlock()
+}

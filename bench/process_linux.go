@@ -1,0 +1,147 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A process is a server that speaks the control protocol.
+type process struct {
+	cmd     *exec.Cmd
+	in      io.WriteCloser
+	reports chan Report
+	ready   Report
+	errors  tail
+}
+
+// start runs argv on one CPU and waits until it listens.
+func start(argv []string, cpu, procs int) (*process, error) {
+	p := &process{cmd: exec.Command(argv[0], argv[1:]...), reports: make(chan Report)}
+	p.cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(procs))
+	p.cmd.Stderr = &p.errors
+	var err error
+	if p.in, err = p.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := startOn(p.cmd, cpu); err != nil {
+		return nil, err
+	}
+	go func() {
+		defer close(p.reports)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			var r Report
+			if json.Unmarshal(lines.Bytes(), &r) == nil {
+				p.reports <- r
+			}
+		}
+	}()
+	if p.ready, err = p.next(); err == nil && p.ready.Port == 0 {
+		err = errors.New("it told no port")
+	}
+	if err != nil {
+		p.stop()
+		return nil, fmt.Errorf("%s did not start: %w%s", argv[0], err, p.errors.text())
+	}
+	return p, nil
+}
+
+func (p *process) next() (Report, error) {
+	select {
+	case r, ok := <-p.reports:
+		if !ok {
+			return r, errors.New("the server ended")
+		}
+		return r, nil
+	case <-time.After(20 * time.Second):
+		return Report{}, errors.New("the server did not answer within 20 s")
+	}
+}
+
+// ask sends a line and returns the report that answers it.
+func (p *process) ask(line string) (Report, error) {
+	if _, err := io.WriteString(p.in, line+"\n"); err != nil {
+		return Report{}, fmt.Errorf("the server: %w%s", err, p.errors.text())
+	}
+	return p.next()
+}
+
+// stop ends the process by the end of its input, or else by force.
+func (p *process) stop() {
+	p.in.Close()
+	force := time.AfterFunc(5*time.Second, func() { p.cmd.Process.Kill() })
+	defer force.Stop()
+	for range p.reports {
+	}
+	p.cmd.Wait()
+}
+
+// startOn starts cmd pinned to one CPU: a new process takes over the affinity of
+// the thread that makes it.
+func startOn(cmd *exec.Cmd, cpu int) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var before, only unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &before); err != nil {
+		return err
+	}
+	only.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &only); err != nil {
+		return fmt.Errorf("cannot pin the server to CPU %d: %w", cpu, err)
+	}
+	defer unix.SchedSetaffinity(0, &before)
+	return cmd.Start()
+}
+
+// Pin keeps every thread of this process on one CPU from now on.
+func Pin(cpu int) error {
+	var only unix.CPUSet
+	only.Set(cpu)
+	// Twice: a thread may have been made meanwhile by one not yet pinned.
+	for range 2 {
+		threads, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return err
+		}
+		for _, t := range threads {
+			id, _ := strconv.Atoi(t.Name())
+			if err := unix.SchedSetaffinity(id, &only); err != nil && err != unix.ESRCH {
+				return fmt.Errorf("cannot pin to CPU %d: %w", cpu, err)
+			}
+		}
+	}
+	return nil
+}
+
+// tail keeps the end of what a server says on standard error.
+type tail struct{ b bytes.Buffer }
+
+func (t *tail) Write(p []byte) (int, error) {
+	if t.b.Len() > 1<<16 {
+		t.b.Reset()
+	}
+	return t.b.Write(p)
+}
+
+// text is valid once the process has ended, and a hint before.
+func (t *tail) text() string {
+	b := bytes.TrimSpace(t.b.Bytes())
+	if len(b) == 0 {
+		return ""
+	}
+	return ": " + string(b[max(0, len(b)-600):])
+}

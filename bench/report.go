@@ -1,0 +1,200 @@
+package bench
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// candidates are those that gave samples on a workload, couplet's own first; ""
+// is any workload.
+func (r *Result) candidates(workload string) []string {
+	found := map[string]bool{}
+	for _, s := range r.Samples {
+		if workload == "" || s.Workload == workload {
+			found[s.Candidate] = true
+		}
+	}
+	rank := []string{"uring", "epoll", "goroutine", "gnet", "nbio", "netpoll", "net", "c-uring", "c-epoll"}
+	place := func(name string) int {
+		return slices.IndexFunc(rank, func(s string) bool { return strings.HasPrefix(name, s) })
+	}
+	return slices.SortedFunc(maps.Keys(found), func(a, b string) int {
+		if d := place(a) - place(b); d != 0 {
+			return d
+		}
+		return strings.Compare(a, b)
+	})
+}
+
+// WriteTable writes one line per workload and candidate: medians, and the ratio
+// to the baseline with its interval. "=" says that a difference is not shown.
+func (r *Result) WriteTable(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	base := r.Manifest.Baseline
+	fmt.Fprintf(w, "workload\tcandidate\tCPU us\tto %s\trate/s\tp50 us\tp99 us\tp99.9 us\tcalls\tmallocs\t\n", base)
+	for _, l := range r.Workloads {
+		name := l.String()
+		for _, c := range r.candidates(name) {
+			median := func(f func(Sample) float64) float64 { return Median(r.Values(name, c, f)) }
+			if l.Kind == Idle {
+				fmt.Fprintf(w, "%s\t%s\t%.0f bytes per connection\n", name, c, median(func(s Sample) float64 { return s.BytesPerConn }))
+				continue
+			}
+			ratio, p, rounds := r.Compare(name, c, base)
+			to := ""
+			if rounds > 0 && c != base {
+				to = ratio.String()
+				if p >= 0.05 {
+					to += " ="
+				}
+			}
+			bound := ""
+			if median(func(s Sample) float64 { return s.GeneratorBusy }) > 0.8 {
+				bound = "client-bound"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%.3g\t%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.2f\t%.2f\t%s\n", name, c,
+				median(Sample.CPU), to, median(Sample.Rate),
+				median(func(s Sample) float64 { return s.P50US }), median(func(s Sample) float64 { return s.P99US }),
+				median(func(s Sample) float64 { return s.P999US }), median(func(s Sample) float64 { return s.Crossings }),
+				median(func(s Sample) float64 { return s.Mallocs }), bound)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(out, r.ledger())
+	return err
+}
+
+func (r *Result) ledger() string {
+	bad, again := 0, 0
+	for _, s := range r.Samples {
+		again += s.Retries
+		if s.Others > disturbed {
+			bad++
+		}
+	}
+	text := fmt.Sprintf("%d samples; %d were taken again because other processes disturbed them, %d are disturbed all the same.", len(r.Samples), again, bad)
+	if errors := r.Errors(); len(errors) > 0 {
+		return fmt.Sprint("ERROR LEDGER: ", errors, ". ", text)
+	}
+	return "Error ledger: empty, every payload was compared. " + text
+}
+
+// WriteMarkdown writes the report that is kept: the manifest, medians, ratios,
+// and what became of the targets.
+func (r *Result) WriteMarkdown(out io.Writer, targets []Target) error {
+	var b strings.Builder
+	m := r.Manifest
+	fmt.Fprintf(&b, "## Manifest\n\n")
+	fmt.Fprintf(&b, "| | |\n|---|---|\n")
+	row := func(k string, v any) { fmt.Fprintf(&b, "| %s | %v |\n", k, v) }
+	row("begun, took", fmt.Sprintf("%s, %v", m.Began.Format("2006-01-02 15:04 MST"), m.Took.Round(1e9)))
+	row("command", "`"+strings.Join(m.Command, " ")+"`")
+	row("commit", m.Commit)
+	row("kernel", m.Kernel)
+	row("CPU", fmt.Sprintf("%s, %d of them, virtual: %v", m.CPU, m.CPUs, m.Virtual))
+	row("pinned", fmt.Sprintf("server to CPU %d, generator to CPU %d", m.ServerCPU, m.ClientCPU))
+	row("Go, GOMAXPROCS of servers", fmt.Sprintf("%s, %d", m.Go, m.GOMAXPROCS))
+	row("io_uring tier", m.Tier)
+	row("rounds, warm-up, duration, seed", fmt.Sprintf("%d, %v, %v, %d", m.Rounds, m.Warm, m.Duration, m.Seed))
+	row("load before and after", m.LoadBefore+"; "+m.LoadAfter)
+	for _, k := range slices.Sorted(maps.Keys(m.Engines)) {
+		row(k, m.Engines[k])
+	}
+	for _, k := range slices.Sorted(maps.Keys(m.Sysctls)) {
+		row(k, strings.ReplaceAll(m.Sysctls[k], "\t", " "))
+	}
+	for _, k := range slices.Sorted(maps.Keys(m.Mitigations)) {
+		row("mitigation of "+k, m.Mitigations[k])
+	}
+
+	all := r.candidates("")
+	fmt.Fprintf(&b, "\n## Server CPU per unit\n\nMicroseconds, medians. The unit is a message, for poems a chunk. * marks client-bound.\n\n| workload | %s |\n|---|%s\n",
+		strings.Join(all, " | "), strings.Repeat("---|", len(all)))
+	grid := func(kind func(Workload) bool, cell func(w Workload, c string) string) {
+		for _, w := range r.Workloads {
+			if !kind(w) {
+				continue
+			}
+			cells := make([]string, len(all))
+			for i, c := range all {
+				if len(r.Of(w.String(), c)) > 0 {
+					cells[i] = cell(w, c)
+				}
+			}
+			fmt.Fprintf(&b, "| %s | %s |\n", w, strings.Join(cells, " | "))
+		}
+	}
+	times := func(w Workload) bool { return w.Kind != Idle }
+	grid(times, func(w Workload, c string) string {
+		bound := ""
+		if Median(r.Values(w.String(), c, func(s Sample) float64 { return s.GeneratorBusy })) > 0.8 {
+			bound = "*"
+		}
+		return fmt.Sprintf("%.3g%s", Median(r.Values(w.String(), c, Sample.CPU)), bound)
+	})
+	fmt.Fprintf(&b, "\n## Latency\n\nMicroseconds, medians of p50 / p99 / p99.9; of poems the lateness of a chunk.\n\n| workload | %s |\n|---|%s\n",
+		strings.Join(all, " | "), strings.Repeat("---|", len(all)))
+	grid(times, func(w Workload, c string) string {
+		at := func(f func(Sample) float64) float64 { return Median(r.Values(w.String(), c, f)) }
+		return fmt.Sprintf("%.0f / %.0f / %.0f", at(func(s Sample) float64 { return s.P50US }),
+			at(func(s Sample) float64 { return s.P99US }), at(func(s Sample) float64 { return s.P999US }))
+	})
+	if slices.ContainsFunc(r.Workloads, func(w Workload) bool { return w.Kind == Idle }) {
+		fmt.Fprintf(&b, "\n## Resident bytes per idle connection\n\n| workload | %s |\n|---|%s\n", strings.Join(all, " | "), strings.Repeat("---|", len(all)))
+		grid(func(w Workload) bool { return w.Kind == Idle }, func(w Workload, c string) string {
+			return fmt.Sprintf("%.0f", Median(r.Values(w.String(), c, func(s Sample) float64 { return s.BytesPerConn })))
+		})
+	}
+
+	verdicts := r.Judge(targets)
+	met, measured := 0, 0
+	for _, v := range verdicts {
+		if v.Rounds > 0 {
+			measured++
+		}
+		if v.Met() {
+			met++
+		}
+	}
+	fmt.Fprintf(&b, "\n## Targets\n\n%d of %d met, %d not measured. A target counts as met when the 95 %% bootstrap interval of the\npaired ratio (or of the figure) includes it; \"barely\" says that the median does not.\n\n", met, len(verdicts), len(verdicts)-measured)
+	fmt.Fprintf(&b, "| engine | workload | figure | limit | found | verdict |\n|---|---|---|---|---|---|\n")
+	for _, v := range verdicts {
+		figure := v.Figure
+		if v.Against != "" {
+			figure += " to " + v.Against
+		}
+		found := ""
+		if !math.IsNaN(v.Found.Center) {
+			found = v.Found.String()
+		}
+		word := v.Word()
+		if word == "NOT met" {
+			word = "**NOT met**"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %g | %s | %s |\n", v.Engine, v.Workload, figure, v.Limit, found, word)
+	}
+	fmt.Fprintf(&b, "\n%s\n", r.ledger())
+	if len(r.Skipped) > 0 {
+		fmt.Fprintf(&b, "\nNot measured:\n\n")
+		seen := map[Skipped]bool{}
+		for _, s := range r.Skipped {
+			if !seen[s] {
+				seen[s] = true
+				what := s.Workload
+				if what == "" {
+					what = "all"
+				}
+				fmt.Fprintf(&b, "- %s, %s: %s\n", s.Candidate, what, s.Why)
+			}
+		}
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}

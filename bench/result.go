@@ -1,0 +1,215 @@
+package bench
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"slices"
+	"time"
+)
+
+// A Sample is one measurement: one candidate on one workload in one round.
+type Sample struct {
+	// Workload is the shape's name and Candidate who served it.
+	Workload  string `json:"workload"`
+	Candidate string `json:"candidate"`
+	// Round counts from 0; Place is the sample's in its round.
+	Round int `json:"round"`
+	Place int `json:"place"`
+	// Units is how many messages, chunks, MiB or connections were counted, in
+	// Seconds.
+	Units   float64 `json:"units"`
+	Seconds float64 `json:"seconds"`
+	// UserUS and SystemUS are the server's CPU microseconds per unit.
+	UserUS   float64 `json:"user_us_per_unit"`
+	SystemUS float64 `json:"system_us_per_unit"`
+	// P50US, P99US, P999US and MaxUS are the latency, or a chunk's lateness, in
+	// microseconds.
+	P50US  float64 `json:"p50_us"`
+	P99US  float64 `json:"p99_us"`
+	P999US float64 `json:"p999_us"`
+	MaxUS  float64 `json:"max_us"`
+	// Crossings, Mallocs and Switches are the server's system calls (where it
+	// counts them), allocated objects and context switches, per unit.
+	Crossings float64 `json:"crossings_per_unit,omitempty"`
+	Mallocs   float64 `json:"mallocs_per_unit,omitempty"`
+	Switches  float64 `json:"switches_per_unit"`
+	// RSS is the server's resident memory at the end, in bytes.
+	RSS int64 `json:"rss_bytes"`
+	// BytesPerConn is the resident memory of an idle connection, of Idle only.
+	BytesPerConn float64 `json:"bytes_per_connection"`
+	// GeneratorBusy is the share of the time in which the generator had something
+	// to do; ClientBound marks a sample in which that was more than 80 %.
+	GeneratorBusy float64 `json:"generator_busy"`
+	ClientBound   bool    `json:"client_bound"`
+	// Others is the share of one CPU that everything else on the machine used.
+	// Retries is how often the sample was thrown away and taken again because
+	// that was too much (Figures.Disturbed).
+	Others  float64 `json:"others_cpu"`
+	Retries int     `json:"retries,omitempty"`
+	// Errors is the ledger of what went wrong; a good sample has none.
+	Errors map[string]int64 `json:"errors,omitempty"`
+}
+
+// CPU is the server's CPU microseconds per unit, of both kinds: the main figure.
+func (s Sample) CPU() float64 { return s.UserUS + s.SystemUS }
+
+// Rate is units per second.
+func (s Sample) Rate() float64 { return s.Units / s.Seconds }
+
+// sample makes a Sample of figures.
+func sample(w Workload, candidate string, f Figures) Sample {
+	per := func(v int64) float64 {
+		if f.Units == 0 {
+			return 0
+		}
+		return float64(v) / f.Units
+	}
+	us := func(q float64) float64 { return float64(f.Latency.ValueAtQuantile(q)) / 1000 }
+	a, b := f.After, f.Before
+	s := Sample{
+		Workload: w.String(), Candidate: candidate,
+		Units: f.Units, Seconds: f.Wall.Seconds(),
+		UserUS: per(a.UserUS - b.UserUS), SystemUS: per(a.SystemUS - b.SystemUS),
+		P50US: us(50), P99US: us(99), P999US: us(99.9), MaxUS: us(100),
+		Crossings: per(a.Crossings - b.Crossings), Mallocs: per(int64(a.Mallocs - b.Mallocs)),
+		Switches: per(a.Voluntary + a.Involuntary - b.Voluntary - b.Involuntary),
+		RSS:      a.RSS, Others: f.Others, GeneratorBusy: f.GeneratorBusy, ClientBound: f.ClientBound(),
+	}
+	if w.Kind == Idle {
+		s.BytesPerConn = float64(a.RSS-b.RSS) / float64(w.Connections)
+	}
+	if len(f.Errors) > 0 {
+		s.Errors = f.Errors
+	}
+	return s
+}
+
+// Skipped tells why a candidate was not measured on a workload.
+type Skipped struct {
+	// Workload is the shape's name, or "" for all of them.
+	Workload  string `json:"workload,omitempty"`
+	Candidate string `json:"candidate"`
+	// Why is the reason.
+	Why string `json:"why"`
+}
+
+// A Result is everything that a Plan gave.
+type Result struct {
+	// Manifest says where and how.
+	Manifest Manifest `json:"manifest"`
+	// Workloads are what was measured, in order, and Samples every measurement.
+	Workloads []Workload `json:"workloads"`
+	Samples   []Sample   `json:"samples"`
+	// Skipped is what the plan asked for and did not get.
+	Skipped []Skipped `json:"skipped,omitempty"`
+}
+
+// A Manifest says where and how a Result was measured.
+type Manifest struct {
+	// Began is when, Took how long all of it took.
+	Began time.Time     `json:"began"`
+	Took  time.Duration `json:"took_ns"`
+	// Command is the program's arguments; Commit that of the working directory.
+	Command []string `json:"command"`
+	Commit  string   `json:"commit"`
+	// Kernel is its release and machine, CPU the model, of which there are CPUs;
+	// Virtual says that they are a hypervisor's.
+	Kernel  string `json:"kernel"`
+	CPU     string `json:"cpu"`
+	CPUs    int    `json:"cpus"`
+	Virtual bool   `json:"virtual"`
+	// Mitigations are the kernel's against the CPU's vulnerabilities; Sysctls the
+	// settings that matter here.
+	Mitigations map[string]string `json:"mitigations"`
+	Sysctls     map[string]string `json:"sysctls"`
+	// Go is the toolchain, GOMAXPROCS that of every server.
+	Go         string `json:"go"`
+	GOMAXPROCS int    `json:"gomaxprocs"`
+	// ServerCPU and ClientCPU are where server and generator were pinned.
+	ServerCPU int `json:"server_cpu"`
+	ClientCPU int `json:"generator_cpu"`
+	// Tier is that of io_uring here; Engines is how each engine describes itself.
+	Tier    string            `json:"tier"`
+	Engines map[string]string `json:"engines"`
+	// Seed, Rounds, Warm, Duration and Baseline are the plan's.
+	Seed     uint64        `json:"seed"`
+	Rounds   int           `json:"rounds"`
+	Warm     time.Duration `json:"warm_ns"`
+	Duration time.Duration `json:"duration_ns"`
+	Baseline string        `json:"baseline"`
+	// LoadBefore and LoadAfter are /proc/loadavg: what else the machine did.
+	LoadBefore string `json:"load_before"`
+	LoadAfter  string `json:"load_after"`
+}
+
+// Of returns the good samples of a candidate on a workload, by round.
+func (r *Result) Of(workload, candidate string) []Sample {
+	var found []Sample
+	for _, s := range r.Samples {
+		if s.Workload == workload && s.Candidate == candidate && len(s.Errors) == 0 {
+			found = append(found, s)
+		}
+	}
+	slices.SortFunc(found, func(a, b Sample) int { return a.Round - b.Round })
+	return found
+}
+
+// Values are f of each good sample of a candidate on a workload.
+func (r *Result) Values(workload, candidate string, f func(Sample) float64) []float64 {
+	var values []float64
+	for _, s := range r.Of(workload, candidate) {
+		values = append(values, f(s))
+	}
+	return values
+}
+
+// Compare is the paired ratio of the server's CPU per unit between two
+// candidates on a workload, over the rounds in which both gave a good sample,
+// and the probability that there is no difference.
+func (r *Result) Compare(workload, candidate, baseline string) (ratio Interval, p float64, rounds int) {
+	base := map[int]float64{}
+	for _, s := range r.Of(workload, baseline) {
+		base[s.Round] = s.CPU()
+	}
+	var a, b []float64
+	for _, s := range r.Of(workload, candidate) {
+		if v, ok := base[s.Round]; ok {
+			a, b = append(a, s.CPU()), append(b, v)
+		}
+	}
+	if len(a) == 0 {
+		return Ratio(nil, nil), math.NaN(), 0
+	}
+	return Ratio(a, b), Differ(a, b), len(a)
+}
+
+// Errors adds up the ledgers of all samples.
+func (r *Result) Errors() map[string]int64 {
+	all := map[string]int64{}
+	for _, s := range r.Samples {
+		for k, n := range s.Errors {
+			all[s.Candidate+": "+k] += n
+		}
+	}
+	return all
+}
+
+// WriteFile writes r as JSON.
+func (r *Result) WriteFile(path string) error {
+	text, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o644)
+}
+
+// ReadFile reads what WriteFile wrote.
+func ReadFile(path string) (*Result, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	r := new(Result)
+	return r, json.Unmarshal(text, r)
+}

@@ -1,0 +1,114 @@
+// Command run measures engines against each other, as package bench says:
+//
+//	go run ./bench/run --candidates uring,epoll,gnet --workload echo --connections 64 --size 64
+//	go run ./bench/run --table --json results.json
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+
+	"couplet/bench"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "run:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	if len(os.Args) > 1 && os.Args[1] == "server" {
+		return bench.ServerMain(os.Args[2:], os.Stdin, os.Stdout)
+	}
+	var w bench.Workload
+	var plan bench.Plan
+	candidates := flag.String("candidates", "uring,epoll,goroutine,gnet,net,c-uring,c-epoll", "who is measured, of "+names())
+	kind := flag.String("workload", "echo", "what is measured: echo, pipelined, stream, poems, churn, broadcast or idle")
+	flag.IntVar(&w.Connections, "connections", 0, "connections (64 by default)")
+	flag.IntVar(&w.Size, "size", 0, "`bytes` of a message or chunk (64 by default, 10 for poems)")
+	flag.IntVar(&w.Depth, "depth", 0, "messages in flight on each connection (1 by default)")
+	flag.DurationVar(&w.Delay, "delay", 0, "time between two chunks of a poem (100ms by default)")
+	flag.Int64Var(&w.Total, "total", 0, "`bytes` of a stream to all readers together (1 GiB by default)")
+	flag.IntVar(&plan.Rounds, "rounds", 7, "how often each candidate is measured")
+	flag.DurationVar(&plan.Duration, "duration", 0, "how long one measurement takes (1s by default)")
+	flag.DurationVar(&plan.Warm, "warm", 0, "how long each runs before that (a third of it by default)")
+	flag.Uint64Var(&plan.Seed, "seed", 1, "what the order is drawn from")
+	flag.StringVar(&plan.Baseline, "baseline", "gnet", "the candidate that the table compares with")
+	flag.IntVar(&plan.Procs, "gomaxprocs", 1, "GOMAXPROCS of every server written in Go")
+	flag.IntVar(&plan.ServerCPU, "server-cpu", 0, "where the server is pinned")
+	flag.IntVar(&plan.ClientCPU, "generator-cpu", 0, "where the generator is pinned (1 by default)")
+	flag.IntVar(&plan.Retries, "retries", 3, "how often a sample is taken again that other processes disturbed")
+	flag.StringVar(&plan.Peers, "peers", "", "`directory` of the module bench/peers")
+	table := flag.Bool("table", false, "measure all shapes that the project has targets for")
+	only := flag.String("only", "", "with --table: only shapes whose name contains this `text`")
+	jsonFile := flag.String("json", "", "write every sample to this `file`")
+	markdown := flag.String("markdown", "", "write the report with the targets to this `file`")
+	from := flag.String("from", "", "measure nothing: report what is in this JSON `file`")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return fmt.Errorf("there is no argument %q; see --help", flag.Arg(0))
+	}
+
+	var result *bench.Result
+	var err error
+	if *from != "" {
+		if result, err = bench.ReadFile(*from); err != nil {
+			return err
+		}
+	} else {
+		plan.Candidates = strings.Split(*candidates, ",")
+		w.Kind = bench.Kind(*kind)
+		plan.Workloads = []bench.Workload{w}
+		if *table {
+			plan.Workloads = nil
+			for _, w := range bench.Table() {
+				if strings.Contains(w.String(), *only) {
+					plan.Workloads = append(plan.Workloads, w)
+				}
+			}
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		defer stop()
+		result, err = plan.Run(ctx, os.Stderr)
+		if result == nil {
+			return err
+		}
+		// What was measured before an interrupt is worth keeping.
+	}
+	if *jsonFile != "" && *from == "" {
+		if e := result.WriteFile(*jsonFile); e != nil {
+			return e
+		}
+	}
+	if *markdown != "" {
+		f, e := os.Create(*markdown)
+		if e != nil {
+			return e
+		}
+		defer f.Close()
+		if e := result.WriteMarkdown(f, bench.Targets()); e != nil {
+			return e
+		}
+	}
+	if e := result.WriteTable(os.Stdout); e != nil {
+		return e
+	}
+	if n := len(result.Errors()); n > 0 && err == nil {
+		err = fmt.Errorf("there were errors of %d kinds; these samples took no part", n)
+	}
+	return err
+}
+
+func names() string {
+	var all []string
+	for _, c := range bench.Candidates() {
+		all = append(all, c.Name)
+	}
+	return strings.Join(all, ", ")
+}

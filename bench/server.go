@@ -1,0 +1,112 @@
+package bench
+
+import (
+	"net"
+
+	"couplet"
+	"couplet/poetry"
+)
+
+// Serve makes e serve w on a free port of 127.0.0.1. w must come from
+// WithDefaults.
+func Serve(e couplet.Engine, w Workload) (couplet.Listener, error) {
+	var f couplet.Factory = poetry.Echo{}
+	switch w.Kind {
+	case Poems:
+		text := make([]byte, 1<<20)
+		for i := 0; i < len(text); {
+			i += copy(text[i:], at(int64(i), span))
+		}
+		s, err := poetry.NewServer(text, poetry.Pace{NumBytes: w.Size, Delay: w.Delay})
+		if err != nil {
+			return nil, err
+		}
+		f = s
+	case Stream:
+		share := w.Total / int64(w.Connections)
+		f = couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &streamer{left: share} })
+	case Broadcast:
+		r := &room{size: w.Size, members: map[couplet.Transport]bool{}}
+		f = couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &member{room: r} })
+	}
+	return e.Listen("tcp", "127.0.0.1:0", f)
+}
+
+// piece is what a streamer writes at a time: whole periods, so that every piece
+// begins alike.
+const piece = span / patternPeriod * patternPeriod
+
+// A streamer writes left bytes, holding at most a few pieces in the queue.
+type streamer struct {
+	left   int64
+	paused bool
+	t      couplet.Transport
+}
+
+var _ couplet.WriteFlow = (*streamer)(nil)
+
+func (s *streamer) ConnectionMade(t couplet.Transport) {
+	s.t = t
+	t.SetWatermarks(piece, 2*piece)
+	s.more()
+}
+
+// more fills the queue, and comes again in the next turn if by then the kernel
+// has taken enough of it.
+func (s *streamer) more() {
+	if s.paused {
+		return
+	}
+	for s.left > 0 && s.t.Buffered() < 4*piece {
+		b := couplet.NewBuffer(at(0, int(min(s.left, piece))), nil)
+		err := s.t.WriteBuffer(b)
+		b.Release()
+		if err != nil {
+			return
+		}
+		s.left -= int64(b.Len())
+	}
+	if s.left == 0 {
+		s.t.Close()
+		return
+	}
+	s.t.Loop().Post(s.more)
+}
+
+func (s *streamer) WritePaused(couplet.Transport) { s.paused = true }
+
+func (s *streamer) WriteResumed(couplet.Transport) {
+	s.paused = false
+	s.more()
+}
+
+func (s *streamer) DataReceived(couplet.Transport, []byte)           {}
+func (s *streamer) ConnectionLost(_ couplet.Transport, reason error) { s.left = 0 }
+
+// A room is the members of a broadcast. All live on one loop.
+type room struct {
+	size    int
+	members map[couplet.Transport]bool
+}
+
+type member struct {
+	room *room
+	part []byte
+}
+
+func (m *member) ConnectionMade(t couplet.Transport)          { m.room.members[t] = true }
+func (m *member) ConnectionLost(t couplet.Transport, _ error) { delete(m.room.members, t) }
+
+func (m *member) DataReceived(_ couplet.Transport, data []byte) {
+	m.part = append(m.part, data...)
+	for len(m.part) >= m.room.size {
+		b := couplet.NewBuffer(m.part[:m.room.size:m.room.size], nil)
+		for t := range m.room.members {
+			if t.WriteBuffer(b) != nil {
+				t.Abort()
+			}
+		}
+		b.Release()
+		m.part = append([]byte(nil), m.part[m.room.size:]...)
+	}
+}

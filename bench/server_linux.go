@@ -1,0 +1,112 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"couplet"
+	"couplet/engines"
+)
+
+// ServerMain is the server process of couplet's engines. args are what follows
+// the word "server" on the command line; in and out carry the control protocol.
+// It returns when in ends.
+func ServerMain(args []string, in io.Reader, out io.Writer) error {
+	var w Workload
+	fs := flag.NewFlagSet("server", flag.ContinueOnError)
+	engine := fs.String("engine", engines.Auto, "")
+	tier := fs.String("tier", "", "")
+	fs.StringVar((*string)(&w.Kind), "kind", "", "")
+	fs.IntVar(&w.Connections, "connections", 0, "")
+	fs.IntVar(&w.Size, "size", 0, "")
+	fs.IntVar(&w.Depth, "depth", 0, "")
+	fs.DurationVar(&w.Delay, "delay", 0, "")
+	total := fs.Int64("total", 0, "bytes to each reader")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	w.Total = *total * int64(w.Connections)
+	w, err := w.WithDefaults()
+	if err != nil {
+		return err
+	}
+	features := map[string]couplet.Features{"": 0, "u2": couplet.TierU2, "u3": couplet.TierU3, "u5": couplet.TierU5}[*tier]
+	e, err := engines.Open(*engine, couplet.Config{Features: features})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		e.Shutdown(ctx)
+	}()
+	l, err := Serve(e, w)
+	if err != nil {
+		return err
+	}
+	enc := json.NewEncoder(out)
+	if err := enc.Encode(Report{Port: l.Addr().(*net.TCPAddr).Port, Engine: e.Describe()}); err != nil {
+		return err
+	}
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		if lines.Text() == "gc" {
+			collect()
+		}
+		if err := enc.Encode(Usage(e)); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
+}
+
+// Usage is the Report of this process, with the counters of e, which may be nil.
+func Usage(e couplet.Engine) Report {
+	var u unix.Rusage
+	var m runtime.MemStats
+	unix.Getrusage(unix.RUSAGE_SELF, &u)
+	runtime.ReadMemStats(&m)
+	r := Report{
+		UserUS:      u.Utime.Nano() / 1000,
+		SystemUS:    u.Stime.Nano() / 1000,
+		Mallocs:     m.Mallocs,
+		RSS:         resident(),
+		Voluntary:   int64(u.Nvcsw),
+		Involuntary: int64(u.Nivcsw),
+	}
+	if e != nil {
+		s := e.Stats()
+		r.Stats, r.Crossings = &s, s.Crossings
+	}
+	return r
+}
+
+// collect gives the system back what is not in use.
+func collect() {
+	runtime.GC()
+	runtime.GC()
+	debug.FreeOSMemory()
+}
+
+func resident() int64 {
+	var size, pages int64
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	if _, err := fmt.Fscan(strings.NewReader(string(b)), &size, &pages); err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}

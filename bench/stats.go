@@ -1,0 +1,63 @@
+package bench
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"golang.org/x/perf/benchmath"
+)
+
+// An Interval is a value and its 95 % confidence interval.
+type Interval struct {
+	// Center is the estimate: a median.
+	Center float64 `json:"center"`
+	// Lo and Hi bound the interval.
+	Lo float64 `json:"lo"`
+	Hi float64 `json:"hi"`
+}
+
+// Median is the middle of values, or NaN where there are none. It does not
+// change values.
+func Median(values []float64) float64 {
+	if len(values) == 0 {
+		return math.NaN()
+	}
+	s := slices.Sorted(slices.Values(values))
+	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
+}
+
+// Ratio is the median of a[i]/b[i], where a[i] and b[i] were measured in the
+// same round, with its bootstrap interval: the middle 95 % of the medians of
+// 10,000 draws with replacement. The same input gives the same interval. a and
+// b must be of one length; without any pair all is NaN.
+func Ratio(a, b []float64) Interval {
+	ratios := make([]float64, len(a))
+	for i := range a {
+		ratios[i] = a[i] / b[i]
+	}
+	if len(ratios) == 0 {
+		return Interval{math.NaN(), math.NaN(), math.NaN()}
+	}
+	const draws = 10_000
+	r := rand.New(rand.NewPCG(uint64(len(ratios)), 1))
+	medians, draw := make([]float64, draws), make([]float64, len(ratios))
+	for i := range medians {
+		for k := range draw {
+			draw[k] = ratios[r.IntN(len(ratios))]
+		}
+		medians[i] = Median(draw)
+	}
+	slices.Sort(medians)
+	return Interval{Median(ratios), medians[draws*25/1000], medians[draws*975/1000-1]}
+}
+
+// Differ is the probability, by the Mann-Whitney U test, that a and b differ as
+// much as they do where nothing makes them differ. From 0.05 on "no difference"
+// is the verdict.
+func Differ(a, b []float64) (p float64) {
+	sample := func(v []float64) *benchmath.Sample {
+		return benchmath.NewSample(slices.Clone(v), &benchmath.DefaultThresholds)
+	}
+	return benchmath.AssumeNothing.Compare(sample(a), sample(b)).P
+}

@@ -1,0 +1,126 @@
+package bench
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A Target is a bound that an engine is to keep: on a workload, a figure of
+// Engine, or its ratio to Against.
+type Target struct {
+	// Workload is the shape's name, Engine who is judged.
+	Workload, Engine string
+	// Against is the candidate of the ratio of CPU per unit; where it is "" the
+	// figure itself is bounded.
+	Against string
+	// Figure is "CPU", "p99 lateness, ms" or "bytes per connection".
+	Figure string
+	// Limit is the bound: at most this.
+	Limit float64
+}
+
+// Targets are what couplet's engines must reach on the shapes of Table.
+func Targets() []Target {
+	var all []Target
+	for _, engine := range []string{"uring", "epoll"} {
+		uring := engine == "uring"
+		pick := func(u, e float64) float64 {
+			if uring {
+				return u
+			}
+			return e
+		}
+		for _, w := range Table() {
+			w, _ = w.WithDefaults()
+			add := func(against, figure string, limit float64) {
+				all = append(all, Target{w.String(), engine, against, figure, limit})
+			}
+			switch {
+			case w.Kind == Poems:
+				add("net", "CPU", pick(.70, .75))
+				add("", "p99 lateness, ms", pick(10, 6))
+				continue
+			case w.Kind == Idle:
+				add("", "bytes per connection", 500)
+				continue
+			case w.Connections == 1:
+				add("gnet", "CPU", pick(1.05, 1))
+			case w.Size == 64 && w.Depth == 1:
+				add("c-"+engine, "CPU", 1.15)
+				add("gnet", "CPU", 1)
+			case w.Size == 64:
+				add("c-"+engine, "CPU", 1.15)
+				add("gnet", "CPU", pick(.90, .92))
+			case w.Size == 4<<10:
+				add("gnet", "CPU", 1)
+			default:
+				add("gnet", "CPU", pick(1.05, 1))
+			}
+			add("net", "CPU", pick(.85, .90))
+		}
+	}
+	return all
+}
+
+// A Verdict is what became of a Target.
+type Verdict struct {
+	Target
+	// Found is the ratio or the figure.
+	Found Interval
+	// Rounds is how many rounds it is of; zero: it was not measured.
+	Rounds int
+}
+
+// Judge finds out what became of the targets.
+func (r *Result) Judge(targets []Target) []Verdict {
+	var verdicts []Verdict
+	for _, t := range targets {
+		v := Verdict{Target: t}
+		if t.Against != "" {
+			v.Found, _, v.Rounds = r.Compare(t.Workload, t.Engine, t.Against)
+		} else {
+			values := r.Values(t.Workload, t.Engine, func(s Sample) float64 {
+				if t.Figure == "bytes per connection" {
+					return s.BytesPerConn
+				}
+				return s.P99US / 1000
+			})
+			ones := make([]float64, len(values))
+			for i := range ones {
+				ones[i] = 1
+			}
+			v.Found, v.Rounds = Ratio(values, ones), len(values)
+		}
+		verdicts = append(verdicts, v)
+	}
+	return verdicts
+}
+
+// Met reports whether the target counts as reached: the interval includes it.
+func (v Verdict) Met() bool { return v.Rounds > 0 && v.Found.Lo <= v.Limit }
+
+// Word is the verdict in words; "met, barely" is where the median misses the
+// limit and the interval includes it.
+func (v Verdict) Word() string {
+	switch {
+	case v.Rounds == 0:
+		return "not measured"
+	case !v.Met():
+		return "NOT met"
+	case v.Found.Center > v.Limit:
+		return "met, barely"
+	}
+	return "met"
+}
+
+// String is the interval as "0.91 [0.88, 0.95]".
+func (i Interval) String() string {
+	f := func(v float64) string { return strings.TrimSpace(fmt.Sprintf("%.3g", v)) }
+	if i.Center < 10 {
+		f = func(v float64) string { return fmt.Sprintf("%.2f", v) }
+	}
+	if i.Center >= 1000 {
+		f = func(v float64) string { return fmt.Sprintf("%.0f", v) }
+	}
+	return fmt.Sprintf("%s [%s, %s]", f(i.Center), f(i.Lo), f(i.Hi))
+}

@@ -1,0 +1,149 @@
+package bench
+
+import (
+	"fmt"
+	"time"
+)
+
+// Kind says what a workload does.
+type Kind string
+
+// The kinds of workload.
+const (
+	// Echo sends messages and waits for each to come back: Depth of them are in
+	// flight on every connection. A message is the unit.
+	Echo Kind = "echo"
+	// Pipelined is Echo with a Depth of 16 where none is given.
+	Pipelined Kind = "pipelined"
+	// Stream sends Total bytes, spread over the connections, as fast as they
+	// take them. A MiB is the unit.
+	Stream Kind = "stream"
+	// Poems sends Size bytes to each connection every Delay; latency is how late
+	// each of these chunks is against its own schedule. A chunk is the unit.
+	Poems Kind = "poems"
+	// Churn connects, has one message echoed, closes, and begins again, on
+	// Connections at a time. A connection is the unit.
+	Churn Kind = "churn"
+	// Broadcast sends each message that comes in to every connection. A message
+	// that was received is the unit.
+	Broadcast Kind = "broadcast"
+	// Idle has every connection echo one message and then do nothing. It gives
+	// BytesPerConn and no times.
+	Idle Kind = "idle"
+)
+
+// Kinds are all kinds of workload.
+var Kinds = []Kind{Echo, Pipelined, Stream, Poems, Churn, Broadcast, Idle}
+
+// A Workload is one shape of load.
+type Workload struct {
+	// Kind says what is done.
+	Kind Kind `json:"kind"`
+	// Connections is how many connections there are (64 by default).
+	Connections int `json:"connections"`
+	// Size is the bytes of a message or chunk (64 by default; 10 for Poems).
+	Size int `json:"size"`
+	// Depth is how many messages are in flight on each connection (1 by
+	// default).
+	Depth int `json:"depth,omitempty"`
+	// Delay is the time between two chunks of Poems (100 ms by default).
+	Delay time.Duration `json:"delay_ns,omitempty"`
+	// Total is the bytes of a Stream to all readers together (1 GiB by default).
+	Total int64 `json:"total,omitempty"`
+}
+
+// WithDefaults returns w with its zero fields filled in, or an error that says
+// what cannot be right.
+func (w Workload) WithDefaults() (Workload, error) {
+	def := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	def(&w.Connections, 64)
+	switch w.Kind {
+	case Pipelined:
+		w.Kind = Echo
+		def(&w.Depth, 16)
+	case Stream:
+		if w.Total == 0 {
+			w.Total = 1 << 30
+		}
+	case Poems:
+		def(&w.Size, 10)
+		if w.Delay == 0 {
+			w.Delay = 100 * time.Millisecond
+		}
+	case Echo, Churn, Broadcast, Idle:
+	default:
+		return w, fmt.Errorf("bench: there is no workload %q; there are %v", w.Kind, Kinds)
+	}
+	def(&w.Size, 64)
+	def(&w.Depth, 1)
+	switch {
+	case w.Connections < 1 || w.Connections > 500_000:
+		return w, fmt.Errorf("bench: connections is %d; it must be from 1 to 500000", w.Connections)
+	case w.Size < 1 || w.Size > 1<<24:
+		return w, fmt.Errorf("bench: size is %d; it must be from 1 to 16 MiB", w.Size)
+	case w.Kind == Poems && w.Size > patternPeriod:
+		return w, fmt.Errorf("bench: size is %d; a chunk of a poem has at most %d bytes", w.Size, patternPeriod)
+	case w.Depth < 1 || w.Depth > 1<<16:
+		return w, fmt.Errorf("bench: depth is %d; it must be from 1 to 65536", w.Depth)
+	case w.Delay < 0, w.Total < 0:
+		return w, fmt.Errorf("bench: delay and total must not be negative")
+	}
+	return w, nil
+}
+
+// Unit is what one unit of the workload is called.
+func (w Workload) Unit() string {
+	switch w.Kind {
+	case Stream:
+		return "MiB"
+	case Poems:
+		return "chunk"
+	case Churn:
+		return "connection"
+	}
+	return "message"
+}
+
+// String names the shape, for tables: equal workloads have equal names.
+func (w Workload) String() string {
+	switch w.Kind {
+	case Echo:
+		return fmt.Sprintf("echo %d x %s, depth %d", w.Connections, bytesText(int64(w.Size)), w.Depth)
+	case Stream:
+		return fmt.Sprintf("stream %s to %d", bytesText(w.Total), w.Connections)
+	case Poems:
+		return fmt.Sprintf("poems %d x %s per %v", w.Connections, bytesText(int64(w.Size)), w.Delay)
+	}
+	return fmt.Sprintf("%s %d x %s", w.Kind, w.Connections, bytesText(int64(w.Size)))
+}
+
+func bytesText(n int64) string {
+	for _, u := range []struct {
+		size int64
+		name string
+	}{{1 << 30, "GiB"}, {1 << 20, "MiB"}, {1 << 10, "KiB"}} {
+		if n >= u.size && n%u.size == 0 {
+			return fmt.Sprintf("%d %s", n/u.size, u.name)
+		}
+	}
+	return fmt.Sprintf("%d B", n)
+}
+
+// Table is the shapes that the project's targets are about.
+func Table() []Workload {
+	var table []Workload
+	for _, s := range [][3]int{
+		{1, 64, 1}, {64, 64, 1}, {1000, 64, 1}, {8000, 64, 1}, {64, 64, 16}, {1000, 64, 16},
+		{64, 4 << 10, 1}, {64, 4 << 10, 16}, {64, 64 << 10, 1},
+	} {
+		table = append(table, Workload{Kind: Echo, Connections: s[0], Size: s[1], Depth: s[2]})
+	}
+	return append(table,
+		Workload{Kind: Poems, Connections: 10_000, Size: 10, Delay: 100 * time.Millisecond},
+		Workload{Kind: Idle, Connections: 8000, Size: 64},
+	)
+}
