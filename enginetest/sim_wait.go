@@ -92,6 +92,9 @@ func (d *simDriver) Wait(timeout time.Duration) error {
 			n.mu.Lock()
 		}
 		d.woken = false
+	case n.config.Lazy && n.config.Choose != nil:
+		for n.pick(2) == 1 && n.step() {
+		}
 	case n.config.Lazy:
 		if n.pick(2) == 0 {
 			d.early()
@@ -109,7 +112,7 @@ func (d *simDriver) Wait(timeout time.Duration) error {
 	}
 	n.mu.Lock()
 	count := len(d.done)
-	if n.config.Lazy && n.pick(3) > 0 {
+	if n.config.Lazy && (n.config.Choose != nil || n.pick(3) > 0) {
 		count = n.pick(count + 1)
 	}
 	d.report(count)
