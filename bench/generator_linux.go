@@ -2,7 +2,6 @@ package bench
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -105,6 +104,10 @@ func (g *generator) measure(warm, d time.Duration) error {
 		}
 	}
 	switch g.w.Kind {
+	case Poems:
+		if err := g.runUntilAll(func(c *client) bool { return c.received > 0 }); err != nil {
+			return err
+		}
 	case Broadcast:
 		// A member that is not there yet would miss the first message.
 		if err := g.run(20*time.Millisecond + time.Duration(len(g.conns))*50*time.Microsecond); err != nil {
@@ -182,6 +185,23 @@ func (g *generator) settle() error {
 	return nil
 }
 
+// runUntilAll generates load until every connection is as it should be.
+func (g *generator) runUntilAll(ready func(*client) bool) error {
+	i := 0
+	for end := g.now() + 20*time.Second; g.now() < end; {
+		for i < len(g.conns) && ready(&g.conns[i]) {
+			i++
+		}
+		if i == len(g.conns) {
+			return nil
+		}
+		if err := g.run(time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("bench: connection %d of %d was not served within 20 s", i+1, len(g.conns))
+}
+
 func (g *generator) measureStream() error {
 	share := g.w.Total / int64(len(g.conns))
 	g.got = func(i int, c *client, n int) { c.received += int64(n) }
@@ -224,15 +244,9 @@ func (g *generator) measureIdle() error {
 			if (i+1)%16 != 0 && i+1 < n {
 				continue
 			}
-			back := func(c client) bool { return c.received == int64(g.w.Size) }
-			end := g.now() + 10*time.Second
-			for first := i - i%16; !back(g.conns[first]) || !back(g.conns[i]); {
-				if g.now() > end {
-					return errors.New("bench: not every connection was greeted within 10 s")
-				}
-				if err := g.run(time.Millisecond); err != nil {
-					return err
-				}
+			err := g.runUntilAll(func(c *client) bool { return c.received == c.due })
+			if err != nil {
+				return err
 			}
 		}
 		return nil

@@ -156,9 +156,14 @@ func TestPlan(t *testing.T) {
 		Rounds:     2, Duration: 50 * time.Millisecond, Seed: 7, Baseline: "goroutine",
 		Peers: t.TempDir(), // without the module, so gnet is left out with a reason
 	}
+	saves := 0
+	plan.Save = func(*bench.Result) { saves++ }
 	r, err := plan.Run(t.Context(), t.Output())
 	if err != nil {
 		t.Fatal(err)
+	}
+	if saves != 4 {
+		t.Errorf("saved %d times, want once a round", saves)
 	}
 	if len(r.Samples) != 8 || len(r.Errors()) > 0 {
 		t.Errorf("%d samples, errors %v, skipped %v", len(r.Samples), r.Errors(), r.Skipped)

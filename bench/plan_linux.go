@@ -42,6 +42,9 @@ type Plan struct {
 	// Retries is how often a sample is taken again, after a pause, that was
 	// disturbed: see Figures.Disturbed. What a sample says plays no part in it.
 	Retries int
+	// Save, if not nil, is called with what there is after every round, so that
+	// what ends the program early does not take everything with it.
+	Save func(*Result)
 	// Peers is the directory of the module bench/peers ("bench/peers" by
 	// default).
 	Peers string
@@ -146,10 +149,13 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 				}
 				fmt.Fprintln(progress, s.line(w, round))
 			}
+			r.Manifest.LoadAfter = firstLine("/proc/loadavg")
+			r.Manifest.Took = time.Since(r.Manifest.Began).Round(time.Millisecond)
+			if p.Save != nil {
+				p.Save(r)
+			}
 		}
 	}
-	r.Manifest.LoadAfter = firstLine("/proc/loadavg")
-	r.Manifest.Took = time.Since(r.Manifest.Began).Round(time.Millisecond)
 	return r, nil
 }
 

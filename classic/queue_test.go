@@ -23,9 +23,9 @@ func TestQueueAgainstModel(t *testing.T) {
 		)
 		next := byte(0)
 		fresh := func() []byte {
-			p := make([]byte, 1+rng.IntN(1<<rng.IntN(15)))
-			if rng.IntN(50) == 0 {
-				p = make([]byte, chunk+1+rng.IntN(mostSent))
+			p := make([]byte, 1+rng.IntN(1<<rng.IntN(13)))
+			if rng.IntN(100) == 0 {
+				p = make([]byte, chunk+1+rng.IntN(chunk))
 			}
 			for i := range p {
 				p[i] = next
@@ -51,7 +51,7 @@ func TestQueueAgainstModel(t *testing.T) {
 			}
 			q.sending, inFlight = false, nil
 		}
-		for range 300 {
+		for range 200 {
 			switch rng.IntN(4) {
 			case 0:
 				p := fresh()

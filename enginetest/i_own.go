@@ -170,7 +170,7 @@ func buffers(e *Env) {
 }
 
 func idleTimeout(e *Env) {
-	const limit = 50 * time.Millisecond
+	const limit = 120 * time.Millisecond
 	s := e.conn("idle")
 	var began time.Time
 	s.onMade = func(t couplet.Transport) { began = t.Loop().Now() }

@@ -75,15 +75,17 @@ func run() error {
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()
+		var saved error
+		if *jsonFile != "" {
+			plan.Save = func(r *bench.Result) { saved = r.WriteFile(*jsonFile) }
+		}
 		result, err = plan.Run(ctx, os.Stderr)
 		if result == nil {
 			return err
 		}
 		// What was measured before an interrupt is worth keeping.
-	}
-	if *jsonFile != "" && *from == "" {
-		if e := result.WriteFile(*jsonFile); e != nil {
-			return e
+		if saved != nil {
+			return saved
 		}
 	}
 	if *markdown != "" {
