@@ -130,7 +130,7 @@ func (c Config) WithDefaults() (Config, error) {
 		{"CompletionEntries", &c.CompletionEntries, 8192, 65536, true},
 		{"RingBuffers", &c.RingBuffers, 0, 4096, true},
 		{"RingBufferSize", &c.RingBufferSize, 0, 1 << 20, false},
-		{"BytesPerTurn", &c.BytesPerTurn, 1 << 20, 1 << 40, false},
+		{"BytesPerTurn", &c.BytesPerTurn, 1 << 20, 1 << 30, false},
 		{"PostsPerTurn", &c.PostsPerTurn, 4096, 1 << 30, false},
 	} {
 		if *f.v == 0 {

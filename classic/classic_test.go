@@ -114,6 +114,7 @@ func TestShutdownOnEveryKindOfGoroutine(t *testing.T) {
 		_, err := e.Shutdown(context.Background())
 		got <- err
 	}
+	stuck := make(chan struct{})
 	for name, run := range map[string]func(e *engine, s *script, got chan<- error){
 		"accept": func(e *engine, s *script, got chan<- error) {
 			s.made = func(couplet.Transport) { shutdown(e, got) }
@@ -125,7 +126,10 @@ func TestShutdownOnEveryKindOfGoroutine(t *testing.T) {
 			n := 0
 			s.made = func(t couplet.Transport) { t.Write(make([]byte, 16<<20)) }
 			s.paused = func(couplet.Transport) {
-				if n++; n == 2 { // WriteResumed
+				switch n++; n {
+				case 1: // WritePaused
+					close(stuck)
+				case 2: // WriteResumed
 					shutdown(e, got)
 				}
 			}
@@ -148,8 +152,11 @@ func TestShutdownOnEveryKindOfGoroutine(t *testing.T) {
 			s.lost = make(chan error, 2) // the dial's other end too
 			got := make(chan error, 1)
 			run(e, s, got)
-			c := dialTo(t, listen(t, e, "tcp", "127.0.0.1:0", always(s)).Addr())
+			c := dialTo(t, listen(t, e, "tcp", "127.0.0.1:0", always(s), couplet.SendBuffer(64<<10)).Addr())
 			c.Write([]byte("x"))
+			if name == "write" {
+				receive(t, stuck, "WritePaused")
+			}
 			go io.Copy(io.Discard, c)
 			if err := receive(t, got, "answer of Shutdown"); err != couplet.ErrOnLoop {
 				t.Errorf("Shutdown on a loop answers %v", err)
@@ -205,7 +212,7 @@ func TestGoexitOnEveryKindOfGoroutine(t *testing.T) {
 			bystander := newScript()
 			dialTo(t, listen(t, e, "tcp", "127.0.0.1:0", always(bystander)).Addr())
 			s := newScript()
-			addr := listen(t, e, "tcp", "127.0.0.1:0", prepare(s)).Addr().String()
+			addr := listen(t, e, "tcp", "127.0.0.1:0", prepare(s), couplet.SendBuffer(64<<10)).Addr().String()
 			if c, err := net.Dial("tcp", addr); err == nil { // or the reset was faster
 				defer c.Close()
 				c.Write([]byte("x"))

@@ -148,14 +148,28 @@ func ShutdownWrite(fd int) error {
 // the FIN included, so that a close loses none of it. On TCP that is
 // SIOCOUTQ, which is 0 once all is acknowledged. A unix socket puts what it
 // sends straight into the peer's queue; but to close it with input unread would
-// turn that into ECONNRESET, so there its own queue (SIOCINQ) must be empty.
+// turn that into ECONNRESET. So there its own queue (SIOCINQ) must be empty and
+// stay so: reading is shut down first, and where the peer was quicker, what it
+// sent is to be read until its end, which is certain to come.
 func Acknowledged(fd int, isUnix bool) bool {
-	request := uint(unix.SIOCOUTQ)
-	if isUnix {
-		request = unix.SIOCINQ
+	if !isUnix {
+		return queued(fd, unix.SIOCOUTQ) == 0
 	}
+	if queued(fd, unix.SIOCINQ) > 0 {
+		return false
+	}
+	unix.Shutdown(fd, unix.SHUT_RD)
+	return queued(fd, unix.SIOCINQ) == 0
+}
+
+// queued is the number of bytes in one of a socket's queues, 0 where it cannot
+// be told.
+func queued(fd int, request uint) int {
 	n, err := unix.IoctlGetInt(fd, request)
-	return err != nil || n == 0
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // File is a duplicate of fd, close-on-exec, as a file that the caller closes.
