@@ -67,7 +67,8 @@ type Engine interface {
 // Drained tells how the connections ended that were open when the engine was
 // stopped.
 type Drained struct {
-	// Clean ended by themselves, everything sent.
+	// Clean ended before the deadline: everything sent, or for a reason of their
+	// own, which ConnectionLost told (a peer's reset, say).
 	Clean int
 	// Cut were aborted at the deadline.
 	Cut int
