@@ -88,7 +88,8 @@ type Listener interface {
 	Closed() <-chan struct{}
 
 	// File is a duplicate of the listening descriptor, to hand to a successor
-	// process (see FromFile). The caller closes it.
+	// process (see FromFile). The caller closes it. The path of a unix listener is
+	// the successor's from then on: Close does not remove it.
 	File() (*os.File, error)
 }
 

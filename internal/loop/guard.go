@@ -118,6 +118,14 @@ func (c *Conn) callLost() {
 	l.done()
 }
 
+func (c *Conn) callPosted(f func(couplet.Transport)) {
+	l := c.loop
+	l.begin()
+	defer l.caught(c, "function posted to a connection")
+	f(c)
+	l.done()
+}
+
 // build asks the factory for c's protocol and reports whether there is one.
 func (l *Loop) build(c *Conn) (p couplet.Protocol, ok bool) {
 	l.begin()

@@ -105,7 +105,11 @@ func (n *listener) File() (*os.File, error) {
 	if fd < 0 {
 		return nil, net.ErrClosed
 	}
-	return sock.File(fd, n.addr.String())
+	f, err := sock.File(fd, n.addr.String())
+	if err == nil {
+		n.path = sock.UnixPath{} // the successor's from now on
+	}
+	return f, err
 }
 
 // begin arms ln on its loop, unless that is ending.
@@ -168,7 +172,9 @@ func (ln *Listener) release() {
 	ln.parked = nil
 	delete(ln.loop.listeners, ln)
 	if n.left.Add(-1) == 0 {
+		n.files.Lock()
 		n.path.Unlink()
+		n.files.Unlock()
 		close(n.done)
 	}
 }

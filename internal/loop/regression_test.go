@@ -234,3 +234,19 @@ func TestAReportBeforeTheWaitWentByAnOldClock(t *testing.T) {
 		t.Errorf("the reason is %v", p.reason)
 	}
 }
+
+// A panic in a function posted to a connection was only logged: on the other
+// engines it loses that connection, as in any of its callbacks.
+func TestAPanicInAPostedFunctionLeftTheConnection(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	p := &notes{}
+	c := b.accept(p)
+	if err := c.Handle().Post(func(couplet.Transport) { panic("posted") }); err != nil {
+		t.Fatal(err)
+	}
+	b.turn()
+	b.turn(b.closed(c))
+	if _, ok := errors.AsType[*couplet.PanicError](p.reason); !ok {
+		t.Errorf("the reason is %v", p.reason)
+	}
+}

@@ -222,7 +222,7 @@ func (l *Loop) PostConn(id uint64, n int, f func(t couplet.Transport)) error {
 			f(nil)
 			return
 		}
-		f(c)
+		c.callPosted(f)
 		c.publish()
 	})
 	if !ok {
