@@ -39,8 +39,9 @@ type Plan struct {
 	ServerCPU, ClientCPU int
 	// Procs is GOMAXPROCS of every server written in Go (1 by default).
 	Procs int
-	// Retries is how often a sample is taken again, after a pause, that was
-	// disturbed: see Figures.Disturbed. What a sample says plays no part in it.
+	// Retries is how often a sample is taken again that was disturbed (see
+	// Figures.Disturbed), once the machine is quiet or 30 s have passed. What a
+	// sample says plays no part in it.
 	Retries int
 	// Save, if not nil, is called with what there is after every round, so that
 	// what ends the program early does not take everything with it.
@@ -197,11 +198,23 @@ func (p Plan) one(w Workload, c Candidate, argv []string, retry int) (Sample, st
 	s := sample(w, c.Name, f)
 	if f.Disturbed() && len(s.Errors) == 0 && w.Kind != Idle && retry < p.Retries {
 		server.stop()
-		time.Sleep(time.Second)
+		awaitQuiet(30 * time.Second)
 		return p.one(w, c, argv, retry+1)
 	}
 	s.Retries = retry
 	return s, server.ready.Engine, nil
+}
+
+// awaitQuiet returns when the machine has done next to nothing for a second, or
+// after limit.
+func awaitQuiet(limit time.Duration) {
+	for end := time.Now().Add(limit); time.Now().Before(end); {
+		before := busyTime()
+		time.Sleep(time.Second)
+		if float64(busyTime()-before) < disturbed*float64(time.Second) {
+			return
+		}
+	}
 }
 
 func (p Plan) manifest() Manifest {
