@@ -62,12 +62,24 @@ func Candidates() []Candidate {
 
 // find returns the candidate of that name. "name/2" is name once more, under a
 // name of its own: an engine against itself must come out as no difference.
+// "name@program" is name as another build of this program has it, to compare with
+// how it was before.
 func find(name string) (Candidate, error) {
-	base, _, _ := strings.Cut(name, "/")
+	base, program, other := strings.Cut(name, "@")
+	if !other {
+		base, _, _ = strings.Cut(name, "/")
+	}
 	var known []string
 	for _, c := range Candidates() {
 		if c.Name == base {
 			c.Name = name
+			if build := c.build; other {
+				c.build = func(w *workshop) ([]string, error) {
+					before := *w
+					before.self = program
+					return build(&before)
+				}
+			}
 			return c, nil
 		}
 		known = append(known, c.Name)

@@ -27,21 +27,37 @@ func (e Echo) Build(net.Addr) couplet.Protocol {
 	return echo{}
 }
 
-type echo struct{}
+// flow is what both kinds of echo do beside answering.
+type flow struct{}
 
-var _ couplet.WriteFlow = echo{}
+func (flow) ConnectionMade(couplet.Transport) {}
 
-func (echo) ConnectionMade(couplet.Transport) {}
+func (flow) ConnectionLost(couplet.Transport, error) {}
+
+func (flow) WritePaused(t couplet.Transport) { t.PauseReading() }
+
+func (flow) WriteResumed(t couplet.Transport) { t.ResumeReading() }
+
+type echo struct{ flow }
+
+var (
+	_ couplet.WriteFlow      = echo{}
+	_ couplet.BufferReceiver = echo{}
+)
 
 func (echo) DataReceived(t couplet.Transport, data []byte) { answer(t, data) }
 
-func (echo) ConnectionLost(couplet.Transport, error) {}
+// BufferReceived sends much back from where it was received; little is copied,
+// which costs less than to hold memory for it.
+func (echo) BufferReceived(t couplet.Transport, b *couplet.Buffer) {
+	if b.Len() < 2<<10 {
+		answer(t, b.Bytes())
+		return
+	}
+	t.WriteBuffer(b) // fails only where the connection is closing anyway
+}
 
-func (echo) WritePaused(t couplet.Transport) { t.PauseReading() }
-
-func (echo) WriteResumed(t couplet.Transport) { t.ResumeReading() }
-
-type upperEcho struct{ echo }
+type upperEcho struct{ flow }
 
 // scratch holds buffers for upper-casing, so that an idle connection has none.
 var scratch = sync.Pool{New: func() any { return new([]byte) }}

@@ -3,7 +3,6 @@
 package proactor
 
 import (
-	"sync"
 	"unsafe"
 
 	"couplet"
@@ -25,18 +24,17 @@ const (
 	incrementalSize    = 64 << 10
 )
 
-// buffers is the memory that the kernel receives into. Each block is in the
-// kernel's ring under its index, or lent out for one report.
+// buffers is the memory that the kernel receives into: each block is in the
+// kernel's ring under its index. Where pieces of a block are held when the kernel
+// is done with it, fresh memory takes its place.
 type buffers struct {
 	ring        *ring.BufRing
-	size        int
+	memory      loop.Blocks
 	incremental bool
-	fixed       bool // the user has set the number
 	limit       int
-	blocks      [][]byte
+	blocks      []*loop.Block
 	used        []int // of each block, where the kernel fills them bit by bit
-	pool        sync.Pool
-	pending     bool // blocks were added since the last publish
+	pending     bool  // blocks were added since the last publish
 
 	id       uint16 // of the block that is lent now
 	data     []byte // of it
@@ -46,19 +44,18 @@ type buffers struct {
 var _ loop.Lent = (*buffers)(nil)
 
 func newBuffers(r *ring.Ring, config *couplet.Config) (*buffers, error) {
-	b := &buffers{size: bufferSize, limit: maxBuffers}
 	n := startBuffers
+	b := &buffers{memory: loop.Blocks{Size: bufferSize}, limit: maxBuffers}
 	b.incremental = config.Features&couplet.FeatureIncremental != 0
 	if b.incremental {
-		n, b.size = incrementalBuffers, incrementalSize
+		n, b.memory.Size = incrementalBuffers, incrementalSize
 	}
 	if config.RingBufferSize > 0 {
-		b.size = config.RingBufferSize
+		b.memory.Size = config.RingBufferSize
 	}
 	if config.RingBuffers > 0 {
 		n, b.limit = config.RingBuffers, config.RingBuffers
 	}
-	b.pool.New = func() any { p := make([]byte, b.size); return &p[0] }
 	var err error
 	if b.ring, err = r.NewBufRing(uint16(b.limit), bufferGroup, b.incremental); err != nil {
 		return nil, err
@@ -68,12 +65,10 @@ func newBuffers(r *ring.Ring, config *couplet.Config) (*buffers, error) {
 	return b, nil
 }
 
-func (b *buffers) block() []byte { return unsafe.Slice(b.pool.Get().(*byte), b.size) }
-
 // add puts n new blocks into the ring.
 func (b *buffers) add(n int) {
 	for range n {
-		b.blocks = append(b.blocks, b.block())
+		b.blocks = append(b.blocks, b.memory.Get())
 		b.used = append(b.used, 0)
 		b.put(uint16(len(b.blocks) - 1))
 	}
@@ -82,7 +77,7 @@ func (b *buffers) add(n int) {
 // put gives the kernel the block with an id. The block stays reachable, and in
 // its place, through b.blocks.
 func (b *buffers) put(id uint16) {
-	b.ring.Add(unsafe.Pointer(&b.blocks[id][0]), uint32(b.size), id)
+	b.ring.Add(unsafe.Pointer(&b.blocks[id].Memory[0]), uint32(b.memory.Size), id)
 	b.pending = true
 }
 
@@ -104,31 +99,27 @@ func (b *buffers) take(e *ring.CQE) []byte {
 	b.id = e.BufferID()
 	n := int(max(e.Res, 0))
 	start := b.used[b.id]
-	b.data = b.blocks[b.id][start : start+n]
+	b.data = b.blocks[b.id].Memory[start : start+n : start+n]
 	b.used[b.id] = start + n
 	b.finished = !b.incremental || e.Flags&ring.CQEFBufMore == 0
 	return b.data
 }
 
-// Keep implements loop.Lent: little is copied, much is handed over, if the block
-// holds nothing else, and fresh memory takes its place.
-func (b *buffers) Keep() *couplet.Buffer {
-	whole := b.finished && len(b.data) == b.used[b.id]
-	if !whole || len(b.data) <= b.size/4 {
-		return couplet.NewBuffer(append([]byte(nil), b.data...), nil)
-	}
-	p := &b.blocks[b.id][0]
-	b.blocks[b.id] = b.block()
-	return couplet.NewBuffer(b.data, func() { b.pool.Put(p) })
-}
+// Keep implements loop.Lent.
+func (b *buffers) Keep() *couplet.Buffer { return b.blocks[b.id].Piece(b.data) }
 
 // giveBack returns the block that take lent, once the kernel is done with it.
 func (b *buffers) giveBack() {
 	b.data = nil
-	if b.finished {
-		b.used[b.id] = 0
-		b.put(b.id)
+	if !b.finished {
+		return
 	}
+	if block := b.blocks[b.id]; block.Held() {
+		b.blocks[b.id] = b.memory.Get()
+		block.Release()
+	}
+	b.used[b.id] = 0
+	b.put(b.id)
 }
 
 func (b *buffers) close() error {

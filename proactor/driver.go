@@ -75,6 +75,7 @@ type driver struct {
 	gathered int       // how many of them are in use
 	unsent   int       // bytes of sends queued since the last enter
 
+	busy    bool     // the last wait brought several completions
 	woken   *[8]byte // what the eventfd is read into
 	waking  bool     // that read is in flight
 	leaving bool     // and is the last

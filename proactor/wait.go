@@ -37,21 +37,24 @@ func (d *driver) Wake() { d.waker.Wake() }
 // a call that Go's scheduler is not told of.
 const heavy = 256 << 10
 
-// enter submits and waits. A wait that sleeps first asks without sleeping: that
-// call need not tell Go's scheduler, and often finds something.
+// enter submits and waits. A wait that probably finds something, since there are
+// sends, which mostly end at once, or since the last one brought several
+// completions, first asks without sleeping: that call need not tell Go's scheduler.
 func (d *driver) enter(timeout time.Duration) {
 	if d.err != nil {
 		return
 	}
-	if d.unsent <= heavy {
+	if timeout == 0 || d.unsent > 0 && d.unsent <= heavy || d.busy && d.unsent == 0 {
 		d.err = d.ring.Poll()
 		d.submitted()
 		if timeout == 0 || d.err != nil || d.ring.Ready() > 0 {
+			d.busy = d.ring.Ready() > 1
 			return
 		}
 	}
 	d.err = d.ring.Wait(timeout, 1, 0)
 	d.submitted()
+	d.busy = d.ring.Ready() > 1
 }
 
 // report reports what was done without the kernel; what the reports lead to

@@ -33,10 +33,11 @@ type driver struct {
 	listeners map[uint32]*listener
 	nextID    uint32
 
-	reports []report // to be made in the next Wait
-	changed []key    // connections whose interest may have changed
-	memory  []byte   // the one receive buffer, kept hot
-	filled  int      // of memory, while it is lent
+	reports []report    // to be made in the next Wait
+	changed []key       // connections whose interest may have changed
+	memory  *loop.Block // received into: one for all connections, kept hot
+	used    int         // of it, by what is held of it
+	lent    []byte      // of it
 
 	gather  [loop.MaxGather]unix.Iovec // of the send being made
 	message unix.Msghdr
@@ -99,7 +100,7 @@ func newDriver(l *loop.Loop) (loop.Driver, error) {
 		poller:    p,
 		waker:     w,
 		listeners: make(map[uint32]*listener),
-		memory:    newMemory(),
+		memory:    memories.Get(),
 	}
 	if err := p.set(add, w.FD(), key{kind: wakeKey}, readable); err != 0 {
 		d.Shutdown()
@@ -131,5 +132,6 @@ func (s *conn) key() key { return key{connKey, s.c.Slot(), s.generation} }
 // Shutdown implements loop.Driver.
 func (d *driver) Shutdown() error {
 	d.waker.Close()
+	d.memory.Release()
 	return d.poller.close()
 }

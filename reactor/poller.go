@@ -21,6 +21,7 @@ type poller struct {
 	events [512]event
 	spec   *unix.Timespec // for the kernel to read; on the heap, as stacks move
 	coarse bool           // the kernel has no epoll_pwait2: milliseconds
+	busy   bool           // the last wait brought several events
 }
 
 // interest is what a descriptor is watched for. Errors are always told.
@@ -85,15 +86,20 @@ func (p *poller) set(op operation, fd int, k key, want interest) errno {
 }
 
 // wait returns the events that are there, or waits for some for at most timeout
-// (negative: no limit). A wait that sleeps first asks without sleeping: that
-// call need not tell Go's scheduler, and often finds something.
+// (negative: no limit). Where the last wait brought several events it first asks
+// without sleeping: that call need not tell Go's scheduler.
 func (p *poller) wait(timeout time.Duration, count *couplet.Stats) ([]event, errno) {
-	count.Crossings++
-	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), 0, 0, 0)
+	var n uintptr
+	var err errno
+	if timeout == 0 || p.busy {
+		count.Crossings++
+		n, _, err = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), 0, 0, 0)
+	}
 	if n == 0 && timeout != 0 && err == 0 {
 		count.Crossings++
 		n, err = p.sleep(timeout)
 	}
+	p.busy = n > 1
 	switch err {
 	case 0:
 		return p.events[:n], 0

@@ -3,7 +3,6 @@
 package reactor
 
 import (
-	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,9 +15,7 @@ import (
 // since only one is read at a time.
 const memorySize = 64 << 10
 
-var memories = sync.Pool{New: func() any { return new([memorySize]byte) }}
-
-func newMemory() []byte { return memories.Get().(*[memorySize]byte)[:] }
+var memories = loop.Blocks{Size: memorySize}
 
 // Receive implements loop.Driver: it waits until there may be something to read.
 func (d *driver) Receive(c *loop.Conn) {
@@ -39,8 +36,9 @@ func (d *driver) StopReceive(c *loop.Conn) {
 func (d *driver) receive(s *conn) {
 	generation := s.generation
 	for budget := s.c.Budget(); budget > 0 && s.receiving && s.generation == generation; {
+		room := d.room()
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.c.FD()),
-			uintptr(unsafe.Pointer(&d.memory[0])), uintptr(len(d.memory)), unix.MSG_DONTWAIT, 0, 0)
+			uintptr(unsafe.Pointer(&room[0])), uintptr(len(room)), unix.MSG_DONTWAIT, 0, 0)
 		d.loop.Count().Crossings++
 		switch {
 		case errno == unix.EAGAIN:
@@ -54,21 +52,29 @@ func (d *driver) receive(s *conn) {
 			return
 		}
 		budget -= int(n)
-		d.filled = int(n)
-		d.loop.Received(s.c, d.memory[:n], d)
-		if int(n) < memorySize {
+		d.lent = room[:n:n]
+		d.loop.Received(s.c, d.lent, d)
+		d.loop.Push(s.c)
+		if int(n) < len(room) {
 			return // there was no more
 		}
 	}
 }
 
-// Keep implements loop.Lent: little is copied, much is handed over, and the
-// driver reads into fresh memory from then on.
-func (d *driver) Keep() *couplet.Buffer {
-	if d.filled <= memorySize/4 {
-		return couplet.NewBuffer(append([]byte(nil), d.memory[:d.filled]...), nil)
+// room is what there is to receive into. Where pieces of the memory are held, it
+// is what is behind them, or fresh memory if that has become little.
+func (d *driver) room() []byte {
+	if !d.memory.Held() {
+		d.used = 0
+	} else if d.used > memorySize/2 {
+		d.memory.Release()
+		d.memory, d.used = memories.Get(), 0
 	}
-	m := d.memory
-	d.memory = newMemory()
-	return couplet.NewBuffer(m[:d.filled], func() { memories.Put((*[memorySize]byte)(m)) })
+	return d.memory.Memory[d.used:]
+}
+
+// Keep implements loop.Lent.
+func (d *driver) Keep() *couplet.Buffer {
+	d.used += len(d.lent)
+	return d.memory.Piece(d.lent)
 }

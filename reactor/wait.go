@@ -22,6 +22,9 @@ func (d *driver) Wait(timeout time.Duration) error {
 	}
 	for i := range events {
 		d.ready(&events[i])
+		if len(d.reports) > 0 {
+			d.report()
+		}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@
 package loop
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"syscall"
@@ -154,7 +155,7 @@ func (c *Conn) received(data []byte, lent Lent) {
 	}
 	c.active = c.loop.now
 	if c.paused || c.inbound.len() > 0 || c.spent(len(data)) {
-		c.keep(lent.Keep())
+		c.keep(data, lent)
 		c.setReceive()
 		if !c.paused {
 			c.markReady()
@@ -533,7 +534,17 @@ func (i *inbound) len() int {
 	return len(i.buffers)
 }
 
-func (c *Conn) keep(b *couplet.Buffer) {
+// little is the size up to which bytes that have to wait are copied: it would be
+// a pity to hold a driver's memory for them.
+const little = 4 << 10
+
+func (c *Conn) keep(data []byte, lent Lent) {
+	var b *couplet.Buffer
+	if len(data) <= little {
+		b = couplet.NewBuffer(bytes.Clone(data), nil)
+	} else {
+		b = lent.Keep()
+	}
 	if c.inbound == nil {
 		c.inbound = new(inbound)
 	}

@@ -80,8 +80,8 @@ const MaxGather = 64
 
 // Lent is received memory that the driver lends for the length of a report.
 type Lent interface {
-	// Keep hands the reported bytes over as a Buffer with one reference. It is
-	// called at most once, inside the report.
+	// Keep hands the reported bytes over as a Buffer with one reference, without
+	// a copy. It is called at most once, inside the report.
 	Keep() *couplet.Buffer
 }
 

@@ -39,10 +39,12 @@ type Loop struct {
 	sockets Sockets
 	thread  atomic.Int64 // the thread's id, once it runs
 
-	epoch time.Time
-	clock func() time.Duration // since epoch
-	now   time.Duration        // at the last Awake
-	turn  uint64
+	epoch     time.Time
+	clock     func() time.Duration // since epoch
+	now       time.Duration        // at the last Awake
+	turn      uint64
+	lastTurn  uint64
+	lastYield time.Duration
 
 	slab     slab
 	segments segments
@@ -127,6 +129,17 @@ func (l *Loop) Received(c *Conn, data []byte, lent Lent) {
 	c.received(data, lent)
 }
 
+// Push sends what c has queued, if that is much. A driver whose Send acts at once
+// calls it between reports: by the end of the turn the bytes would have left the
+// cache.
+func (l *Loop) Push(c *Conn) {
+	if c.queued >= bulk && c.state == open && !c.sending {
+		c.flush()
+	}
+}
+
+const bulk = 16 << 10
+
 // ReceiveEnded reports that no more will come: the peer's FIN, or an error.
 func (l *Loop) ReceiveEnded(c *Conn, errno syscall.Errno) {
 	if c.state < closing {
@@ -178,10 +191,20 @@ func (l *Loop) runLoop(newDriver func(*Loop) (Driver, error), started chan<- err
 			l.fail(err)
 			return
 		}
+		l.appease()
 	}
 	if err := l.End(); err != nil {
 		l.config.Logger.Warn("closing the driver", "engine", l.engine.name, "error", err)
 	}
+}
+
+// appease shows Go's scheduler that the goroutine gives way.
+func (l *Loop) appease() {
+	if l.turn-l.lastTurn < 64 || l.now-l.lastYield < 5*time.Millisecond {
+		return
+	}
+	l.lastTurn, l.lastYield = l.turn, l.now
+	runtime.Gosched()
 }
 
 func (l *Loop) start(d Driver) {
@@ -593,6 +616,9 @@ func (l *Loop) fail(cause error) {
 	l.slab.each(func(c *Conn) {
 		for s := c.head; s != nil; s = s.next {
 			limbo.keep(s.block) // the kernel may still be reading it
+			if s.shared != nil {
+				limbo.keep(s.shared.Retain()) // for ever, so that its memory is not used again
+			}
 		}
 		if c.state != closing { // else the driver has closed the descriptor
 			l.sockets.Release(c.fd)

@@ -58,10 +58,12 @@ func (p *segments) owned(n int, after *Segment) *Segment {
 
 // lent returns a segment that refers to b, whose reference it takes over.
 func (p *segments) lent(b *couplet.Buffer) *Segment {
-	s := &Segment{class: sharedClass}
+	var s *Segment
 	if n := len(p.shared); n > 0 {
 		s = p.shared[n-1]
 		p.shared = p.shared[:n-1]
+	} else {
+		s = &Segment{class: sharedClass}
 	}
 	s.shared, s.bytes = b, b.Bytes()
 	return s

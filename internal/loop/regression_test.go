@@ -187,7 +187,7 @@ func TestReceivedBuffersWereKeptWhenTheLoopFailed(t *testing.T) {
 	b := newBench(t, couplet.Config{})
 	c := b.accept(&notes{made: func(t couplet.Transport) { t.PauseReading() }})
 	released := false
-	b.turn(func() { b.loop.Received(c, []byte("x"), lentFunc(func() { released = true })) })
+	b.turn(func() { b.loop.Received(c, make([]byte, little+1), lentFunc(func() { released = true })) })
 	b.waitErr = errors.New("broken")
 	b.turn()
 	if !released {
