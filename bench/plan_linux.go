@@ -187,9 +187,10 @@ func (p Plan) one(w Workload, c Candidate, argv []string, retry int) (Sample, st
 	case Idle:
 		line = "gc"
 	case Poems:
-		// A schedule is known when some chunks have come, and each client counts
-		// only a few of them in a second.
-		warm, duration = max(warm, 10*w.Delay), max(duration, 20*w.Delay)
+		// A schedule is known when some chunks have come, the storm in which all
+		// connected has to be over, and each client counts only a few of them in a
+		// second.
+		warm, duration = max(warm, 30*w.Delay), max(duration, 20*w.Delay)
 	}
 	f, err := Measure(w, server.ready.Port, warm, duration, func() (Report, error) { return server.ask(line) })
 	if err != nil {

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"net"
+	"sync"
 
 	"couplet"
 	"couplet/poetry"
@@ -41,14 +42,18 @@ type streamer struct {
 	left   int64
 	paused bool
 	t      couplet.Transport
+	next   couplet.Timer
 }
 
 var _ couplet.WriteFlow = (*streamer)(nil)
 
+// whole is a piece for everybody to write.
+var whole = sync.OnceValue(func() *couplet.Buffer { return couplet.NewBuffer(at(0, piece), nil) })
+
 func (s *streamer) ConnectionMade(t couplet.Transport) {
 	s.t = t
 	t.SetWatermarks(piece, 2*piece)
-	s.more()
+	s.next = t.AfterFunc(0, s.more)
 }
 
 // more fills the queue, and comes again in the next turn if by then the kernel
@@ -58,19 +63,23 @@ func (s *streamer) more() {
 		return
 	}
 	for s.left > 0 && s.t.Buffered() < 4*piece {
-		b := couplet.NewBuffer(at(0, int(min(s.left, piece))), nil)
-		err := s.t.WriteBuffer(b)
-		b.Release()
+		var err error
+		if s.left >= piece {
+			err = s.t.WriteBuffer(whole())
+			s.left -= piece
+		} else {
+			_, err = s.t.Write(at(0, int(s.left)))
+			s.left = 0
+		}
 		if err != nil {
 			return
 		}
-		s.left -= int64(b.Len())
 	}
 	if s.left == 0 {
 		s.t.Close()
 		return
 	}
-	s.t.Loop().Post(s.more)
+	s.next.Reset(0)
 }
 
 func (s *streamer) WritePaused(couplet.Transport) { s.paused = true }

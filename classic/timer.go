@@ -58,14 +58,11 @@ func (l *loop) schedule(t *timers.Timer, at time.Duration) {
 }
 
 // fire runs a timer that is due.
-func (l *loop) fire(tm *timers.Timer, now time.Duration) {
+func (l *loop) fire(tm *timers.Timer) {
 	t, ok := tm.Owner.(*timer)
 	if !ok {
 		tm.F()
 		return
-	}
-	if t.Period > 0 {
-		l.timers.Add(tm, t.NextAt(now))
 	}
 	t.unlink()
 	l.e.count.timersRun.Add(1)

@@ -18,10 +18,11 @@ const bufferGroup = 1
 // one buffer by several receives (incremental), few large ones serve everybody.
 const (
 	startBuffers       = 64
-	maxBuffers         = 4096
+	maxBuffers         = 4096 // 64 MiB
 	bufferSize         = 16 << 10
 	incrementalBuffers = 16
 	incrementalSize    = 64 << 10
+	maxIncremental     = 256 // 16 MiB
 )
 
 // buffers is the memory that the kernel receives into: each block is in the
@@ -48,7 +49,7 @@ func newBuffers(r *ring.Ring, config *couplet.Config) (*buffers, error) {
 	b := &buffers{memory: loop.Blocks{Size: bufferSize}, limit: maxBuffers}
 	b.incremental = config.Features&couplet.FeatureIncremental != 0
 	if b.incremental {
-		n, b.memory.Size = incrementalBuffers, incrementalSize
+		n, b.limit, b.memory.Size = incrementalBuffers, maxIncremental, incrementalSize
 	}
 	if config.RingBufferSize > 0 {
 		b.memory.Size = config.RingBufferSize
@@ -68,7 +69,9 @@ func newBuffers(r *ring.Ring, config *couplet.Config) (*buffers, error) {
 // add puts n new blocks into the ring.
 func (b *buffers) add(n int) {
 	for range n {
-		b.blocks = append(b.blocks, b.memory.Get())
+		block := b.memory.Get()
+		clear(block.Memory) // pages are to be found now, not by the first to send something
+		b.blocks = append(b.blocks, block)
 		b.used = append(b.used, 0)
 		b.put(uint16(len(b.blocks) - 1))
 	}

@@ -21,10 +21,11 @@ func (s *Segment) Next() *Segment { return s.next }
 func (s *Segment) Bytes() []byte { return s.bytes }
 
 // classes are the sizes of owned blocks. kept is how many of each a loop keeps
-// for reuse.
+// for reuse; of the smallest, and of segments without a block, it keeps one for
+// each of its connections, where that is more.
 var (
-	classes = [...]int{2 << 10, 16 << 10, 64 << 10}
-	kept    = [...]int{4096, 256, 64}
+	classes = [...]int{256, 2 << 10, 16 << 10, 64 << 10}
+	kept    = [...]int{4096, 1024, 256, 64}
 )
 
 const sharedClass = int8(-1)
@@ -33,6 +34,7 @@ const sharedClass = int8(-1)
 type segments struct {
 	free   [len(classes)][]*Segment
 	shared []*Segment
+	conns  int // that the loop has
 }
 
 // owned returns an empty segment with a block fit for n bytes, one class above
@@ -75,13 +77,13 @@ func (p *segments) put(s *Segment) {
 	if s.class == sharedClass {
 		b := s.shared
 		s.shared = nil
-		if len(p.shared) < kept[0] {
+		if len(p.shared) < max(kept[0], p.conns) {
 			p.shared = append(p.shared, s)
 		}
 		b.Release()
 		return
 	}
-	if len(p.free[s.class]) < kept[s.class] {
+	if n := len(p.free[s.class]); n < kept[s.class] || s.class == 0 && n < p.conns {
 		p.free[s.class] = append(p.free[s.class], s)
 	}
 }

@@ -20,7 +20,7 @@ type Timer struct {
 	// F is what the owner calls when the timer has fired. The queue never
 	// calls it.
 	F func()
-	// Period is not zero for a timer that repeats; see NextAt.
+	// Period is not zero for a timer that repeats; see nextAt.
 	Period time.Duration
 	// Owner is for the owner's use: say, the connection the timer belongs to.
 	Owner any
@@ -35,10 +35,10 @@ func (t *Timer) Pending() bool { return t.index != 0 }
 // At is the deadline that t was last armed with.
 func (t *Timer) At() time.Duration { return t.at }
 
-// NextAt is the next deadline of a repeating timer that fired: by its schedule,
+// nextAt is the next deadline of a repeating timer that fired: by its schedule,
 // so a late call does not shift those after it, and without those that passed
 // before now.
-func (t *Timer) NextAt(now time.Duration) time.Duration {
+func (t *Timer) nextAt(now time.Duration) time.Duration {
 	next := Deadline(t.at, t.Period)
 	if late := now - next; late > 0 && t.Period > 0 {
 		next += (late + t.Period - 1) / t.Period * t.Period
@@ -121,13 +121,18 @@ func (q *Queue) Next() (at time.Duration, ok bool) {
 // PopDue takes out the first timer, if its deadline is not after now and it was
 // armed before the sequence number before; otherwise it returns nil. A turn
 // that takes Seq at its beginning and passes it here does not fire the timers
-// that its own callbacks arm: those wait for a later turn.
+// that its own callbacks arm: those wait for a later turn. A timer that repeats
+// is armed for its next time at once.
 func (q *Queue) PopDue(now time.Duration, before uint64) *Timer {
 	if len(q.heap) == 0 || q.heap[0].at > now || q.heap[0].seq >= before {
 		return nil
 	}
 	t := q.heap[0].t
-	q.Remove(t)
+	if t.Period > 0 {
+		q.Add(t, t.nextAt(now))
+	} else {
+		q.Remove(t)
+	}
 	return t
 }
 

@@ -132,7 +132,7 @@ func TestSchedule(t *testing.T) {
 		{math.MaxInt64 - 1, 10, 5, math.MaxInt64},
 	} {
 		tm := Timer{at: c.at, Period: c.period}
-		if got := tm.NextAt(c.now); got != c.want {
+		if got := tm.nextAt(c.now); got != c.want {
 			t.Errorf("at %d each %d, now %d: next is %d, want %d", c.at, c.period, c.now, got, c.want)
 		}
 	}
