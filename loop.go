@@ -18,7 +18,8 @@ type Loop interface {
 
 	// AfterFunc calls f on the loop after d, never early, and never inside this
 	// call; a negative d is zero. Timers fire in order of deadline, then of
-	// creation. The timer belongs to the loop and outlives connections; it is
+	// creation. One of 16 ms or more may be up to a millisecond late, so that
+	// those due at about the same time cost one wake-up. The timer belongs to the loop and outlives connections; it is
 	// dropped when the engine ends.
 	AfterFunc(d time.Duration, f func()) Timer
 

@@ -19,19 +19,21 @@ import (
 // recording) can be written outside this module.
 type Transport interface {
 	// Write queues a copy of p and returns len(p): the caller may reuse p at
-	// once. What is queued in one turn of the loop leaves together at its end.
-	// It returns (0, net.ErrClosed) after Close, CloseWrite, Abort or
-	// ConnectionLost, and (0, ErrOutboundFull) where p would exceed
-	// [Options.MaxOutbound]; nothing is queued then, and the connection lives.
+	// once. What is queued in one turn of the loop leaves together at its end;
+	// from 16 KiB on it may leave before. It returns (0, net.ErrClosed) after
+	// Close, CloseWrite, Abort or ConnectionLost, and (0, ErrOutboundFull) where
+	// p would exceed [Options.MaxOutbound]; nothing is queued then, and the
+	// connection lives.
 	Write(p []byte) (int, error)
 
 	// Writev is Write of the concatenation of bufs: all of it or nothing.
 	Writev(bufs [][]byte) (int, error)
 
 	// WriteBuffer queues b without a copy and takes a reference of its own,
-	// released when the kernel is done with the bytes. The caller keeps its
-	// reference. Errors as Write; shared bytes do not count against
-	// MaxOutbound, but they do against the watermark.
+	// released when the kernel is done with the bytes: never, if the engine
+	// fails while it sends them. The caller keeps its reference. Errors as
+	// Write; shared bytes do not count against MaxOutbound, but they do against
+	// the watermark.
 	WriteBuffer(b *Buffer) error
 
 	// Buffered is the number of bytes queued and not yet taken by the kernel.

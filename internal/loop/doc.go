@@ -18,7 +18,10 @@
 //     bytes it covers do not change; bytes may be appended behind them in the
 //     same block, which never moves. A shared Buffer is retained for just as long.
 //   - Received bytes belong to the driver and are lent for the length of the
-//     report. Who needs them longer calls Keep, which hands the memory over.
+//     report. Who needs them longer calls Keep: the Buffer that this gives is a
+//     piece of the driver's [Block], which is not received into again until
+//     every piece was released and the kernel is done with it. Other receives
+//     go on into the rest of the block, or into another one.
 //   - A Conn itself is a heap object that is never reused. The loop drops its
 //     references to it, and its reference to the Protocol, when ConnectionLost
 //     returns.

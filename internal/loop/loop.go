@@ -207,7 +207,7 @@ func (l *Loop) runLoop(newDriver func(*Loop) (Driver, error), started chan<- err
 // connection a third of all its time. Threads change hands in Gosched, so it is
 // for busy loops only, and seldom.
 func (l *Loop) yield() {
-	if l.turn-l.yielded.turn >= 64 && l.now-l.yielded.at >= 5*time.Millisecond {
+	if l.turn-l.yielded.turn >= 8 && l.now-l.yielded.at >= 5*time.Millisecond {
 		l.yielded.turn, l.yielded.at = l.turn, l.now
 		runtime.Gosched()
 	}
@@ -254,7 +254,7 @@ func (l *Loop) timeout() time.Duration {
 	if len(l.ready) > 0 || len(l.over) > 0 || len(l.dirty) > 0 || l.backlog != nil || !l.posts.empty() || l.Ended() {
 		return 0
 	}
-	at, ok := l.timers.Next()
+	at, ok := l.timers.Wake()
 	if !ok {
 		return -1
 	}
@@ -459,8 +459,14 @@ func (l *Loop) after(d time.Duration, f func()) { l.afterFunc(d, f) }
 
 func (l *Loop) newTimer(f func()) *timers.Timer { return &timers.Timer{F: f} }
 
+// fine is the delay from which on a timer may be up to a millisecond late, so
+// that those that are due at about the same time are due at once.
+const fine = 16 * time.Millisecond
+
 // setTimer arms t by a fresh look at the clock, so that it is never early.
 func (l *Loop) setTimer(t *timers.Timer, d time.Duration) {
+	l.timers.Remove(t)
+	t.Fine = d < fine
 	l.timers.Add(t, timers.Deadline(l.clock(), d))
 }
 
@@ -619,10 +625,10 @@ func (l *Loop) fail(cause error) {
 	l.engine.failed(err)
 	l.driver.Shutdown()
 	l.slab.each(func(c *Conn) {
-		for s := c.head; s != nil; s = s.next {
+		for s := c.head; s != nil && c.sending; s = s.next {
 			limbo.keep(s.block) // the kernel may still be reading it
 			if s.shared != nil {
-				limbo.keep(s.shared.Retain()) // for ever, so that its memory is not used again
+				limbo.keep(s.shared.Retain()) // for ever: its memory must not be used again
 			}
 		}
 		if c.state != closing { // else the driver has closed the descriptor

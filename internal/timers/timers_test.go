@@ -177,3 +177,57 @@ func BenchmarkRearmAmongTenThousand(b *testing.B) {
 		at++
 	}
 }
+
+// Timers that need not be fine are looked at once a millisecond; one that must be
+// has the queue look at every deadline.
+func TestWakeIsAtTheEndOfAMillisecondUnlessOneIsFine(t *testing.T) {
+	var q Queue
+	wake := func() time.Duration { at, _ := q.Wake(); return at }
+	if _, ok := q.Wake(); ok {
+		t.Error("an empty queue wants to wake")
+	}
+	slow, fine := &Timer{}, &Timer{Fine: true}
+	q.Add(slow, 2*time.Millisecond+1)
+	if got := wake(); got != 3*time.Millisecond {
+		t.Errorf("wakes at %v, want 3ms", got)
+	}
+	q.Add(slow, 2*time.Millisecond)
+	if got := wake(); got != 2*time.Millisecond {
+		t.Errorf("wakes at %v, want 2ms", got)
+	}
+	q.Add(slow, 2*time.Millisecond+1)
+	q.Add(fine, time.Hour)
+	q.Add(fine, 2*time.Hour) // moved, not counted twice
+	if got := wake(); got != 2*time.Millisecond+1 {
+		t.Errorf("with a fine timer it wakes at %v", got)
+	}
+	q.Remove(fine)
+	q.Remove(fine)
+	if got := wake(); got != 3*time.Millisecond {
+		t.Errorf("without it, at %v", got)
+	}
+	q.Add(fine, 0)
+	q.PopDue(0, q.Seq())
+	if got := wake(); got != 3*time.Millisecond {
+		t.Errorf("after it fired, at %v", got)
+	}
+	q.Add(slow, math.MaxInt64)
+	if got := wake(); got != math.MaxInt64 {
+		t.Errorf("the far future is at %v", got)
+	}
+}
+
+// A timer that repeats is armed again as it fires, by its schedule, and does not
+// fire twice in one turn however late it is.
+func TestPopDueArmsWhatRepeats(t *testing.T) {
+	var q Queue
+	tick := &Timer{Period: 10}
+	q.Add(tick, 10)
+	turn := q.Seq()
+	if q.PopDue(35, turn) != tick || q.PopDue(35, turn) != nil {
+		t.Fatal("it did not fire, or fired twice")
+	}
+	if !tick.Pending() || tick.At() != 40 {
+		t.Errorf("armed for %v, want 40", tick.At())
+	}
+}

@@ -1,0 +1,88 @@
+//go:build linux
+
+package loop
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"couplet"
+)
+
+// A block is overwritten or used again only when nobody holds a piece of it.
+func TestABlockIsHeldByItsPieces(t *testing.T) {
+	pool := Blocks{Size: 64}
+	b := pool.Get()
+	if b.Held() {
+		t.Fatal("a fresh block is held")
+	}
+	one, two := b.Piece(b.Memory[:8]), b.Piece(b.Memory[8:10])
+	one.Retain()
+	one.Release()
+	if two.Len() != 2 || &two.Bytes()[0] != &b.Memory[8] {
+		t.Error("a piece is a copy, or another part")
+	}
+	two.Release()
+	if !b.Held() {
+		t.Error("with one piece of two released, the block is free")
+	}
+	one.Release()
+	if b.Held() {
+		t.Error("with both pieces released, the block is held")
+	}
+	last := b.Piece(b.Memory)
+	b.Release() // the driver has done with it, the piece has not
+	if c := pool.Get(); c == b {
+		t.Error("a block that is held was given out again")
+	}
+	last.Release()
+}
+
+// The Buffer of a piece is used again; in builds that look for misuse it is not,
+// so that a second Release is found out.
+func TestAPieceCostsNothing(t *testing.T) {
+	pool := Blocks{Size: 64}
+	b := pool.Get()
+	if checked {
+		p := b.Piece(b.Memory)
+		p.Release()
+		defer func() {
+			if recover() == nil {
+				t.Error("a second Release went unnoticed")
+			}
+		}()
+		p.Release()
+		return
+	}
+	if n := testing.AllocsPerRun(1000, func() { b.Piece(b.Memory).Release() }); n > 0.01 {
+		t.Errorf("%v allocations per piece", n)
+	}
+}
+
+// What is much leaves when a driver asks, and not only with the turn's end; what
+// is little waits to leave with the rest.
+func TestPushSendsOnlyMuch(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	p := &notes{}
+	c := b.accept(p)
+	b.calls = nil
+	b.turn(func() {
+		c.Write(make([]byte, bulk-1))
+		b.loop.Push(c)
+		if len(b.calls) > 0 {
+			t.Error("little was sent before the turn's end")
+		}
+		c.Write([]byte{1})
+		b.loop.Push(c)
+		if !slices.Equal(b.calls, []string{fmt.Sprintf("send %d", bulk)}) {
+			t.Error("much was not sent at once")
+		}
+		b.calls = nil
+		c.Write(make([]byte, bulk))
+		b.loop.Push(c)
+	})
+	if len(b.calls) > 0 {
+		t.Errorf("a second send while one was in flight: %q", b.calls)
+	}
+}
