@@ -97,7 +97,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 		return nil, err
 	}
 	defer shop.close()
-	r := &Result{Manifest: p.manifest(), Workloads: p.Workloads}
+	r := &Result{Version: Version, Manifest: p.manifest(), Workloads: p.Workloads}
 	var candidates []Candidate
 	commands := map[string][]string{}
 	for _, name := range p.Candidates {
@@ -135,6 +135,10 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 			}
 			for place, c := range able {
 				if err := ctx.Err(); err != nil {
+					r.Partial = true
+					if p.Save != nil {
+						p.Save(r)
+					}
 					return r, err
 				}
 				s, engine, err := p.one(w, c, commands[c.Name], 0)

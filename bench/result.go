@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"slices"
@@ -29,6 +30,14 @@ type Sample struct {
 	P99US  float64 `json:"p99_us"`
 	P999US float64 `json:"p999_us"`
 	MaxUS  float64 `json:"max_us"`
+	// Percentiles is the whole distribution of latency, for drawing.
+	Percentiles []Percentile `json:"percentiles,omitempty"`
+	// Target is the rate that an open loop was to reach, per second; 0 in a closed
+	// loop.
+	Target float64 `json:"target_rate,omitempty"`
+	// Batch is how many completions or readiness events a turn of the server's
+	// loops brought, where it counts them.
+	Batch float64 `json:"batch,omitempty"`
 	// Crossings, Mallocs and Switches are the server's system calls (where it
 	// counts them), allocated objects and context switches, per unit.
 	Crossings float64 `json:"crossings_per_unit,omitempty"`
@@ -51,11 +60,22 @@ type Sample struct {
 	Errors map[string]int64 `json:"errors,omitempty"`
 }
 
+// A Percentile is one point of a distribution: Share of all values (0 to 1) are at
+// most US microseconds.
+type Percentile struct {
+	Share float64 `json:"share"`
+	US    float64 `json:"us"`
+}
+
 // CPU is the server's CPU microseconds per unit, of both kinds: the main figure.
 func (s Sample) CPU() float64 { return s.UserUS + s.SystemUS }
 
 // Rate is units per second.
 func (s Sample) Rate() float64 { return s.Units / s.Seconds }
+
+// quantiles are those that are kept, in per cent: closer together towards the end,
+// as an HDR plot wants them.
+var quantiles = []float64{0, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.9, 99.95, 99.99, 99.999, 100}
 
 // sample makes a Sample of figures.
 func sample(w Workload, candidate string, f Figures) Sample {
@@ -76,6 +96,15 @@ func sample(w Workload, candidate string, f Figures) Sample {
 		Switches: per(a.Voluntary + a.Involuntary - b.Voluntary - b.Involuntary),
 		RSS:      a.RSS, Others: f.Others, GeneratorBusy: f.GeneratorBusy, ClientBound: f.ClientBound(),
 	}
+	if f.Latency.TotalCount() > 0 {
+		for _, q := range quantiles {
+			s.Percentiles = append(s.Percentiles, Percentile{q / 100, us(q)})
+		}
+	}
+	s.Target = w.Rate
+	if a.Stats != nil && b.Stats != nil && a.Stats.Turns > b.Stats.Turns {
+		s.Batch = float64(a.Stats.Events-b.Stats.Events) / float64(a.Stats.Turns-b.Stats.Turns)
+	}
 	if w.Kind == Idle {
 		s.BytesPerConn = float64(a.RSS-b.RSS) / float64(w.Connections)
 	}
@@ -94,8 +123,15 @@ type Skipped struct {
 	Why string `json:"why"`
 }
 
+// Version is that of the format of a Result as JSON.
+const Version = 1
+
 // A Result is everything that a Plan gave.
 type Result struct {
+	// Version is the format's.
+	Version int `json:"version"`
+	// Partial says that the plan was interrupted.
+	Partial bool `json:"partial,omitempty"`
 	// Manifest says where and how.
 	Manifest Manifest `json:"manifest"`
 	// Workloads are what was measured, in order, and Samples every measurement.
@@ -168,14 +204,18 @@ func (r *Result) Values(workload, candidate string, f func(Sample) float64) []fl
 // candidates on a workload, over the rounds in which both gave a good sample,
 // and the probability that there is no difference.
 func (r *Result) Compare(workload, candidate, baseline string) (ratio Interval, p float64, rounds int) {
+	return r.compare(workload, candidate, baseline, Sample.CPU)
+}
+
+func (r *Result) compare(workload, candidate, baseline string, value func(Sample) float64) (ratio Interval, p float64, rounds int) {
 	base := map[int]float64{}
 	for _, s := range r.Of(workload, baseline) {
-		base[s.Round] = s.CPU()
+		base[s.Round] = value(s)
 	}
 	var a, b []float64
 	for _, s := range r.Of(workload, candidate) {
 		if v, ok := base[s.Round]; ok {
-			a, b = append(a, s.CPU()), append(b, v)
+			a, b = append(a, value(s)), append(b, v)
 		}
 	}
 	if len(a) == 0 {
@@ -204,12 +244,18 @@ func (r *Result) WriteFile(path string) error {
 	return os.WriteFile(path, append(text, '\n'), 0o644)
 }
 
-// ReadFile reads what WriteFile wrote.
+// ReadFile reads what WriteFile wrote, of this version.
 func ReadFile(path string) (*Result, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
 	r := new(Result)
-	return r, json.Unmarshal(text, r)
+	switch err := json.Unmarshal(text, r); {
+	case err != nil:
+		return nil, fmt.Errorf("bench: %s is no result of a benchmark: %w", path, err)
+	case r.Version != Version:
+		return nil, fmt.Errorf("bench: %s has the format of version %d, and this program reads version %d; measure again", path, r.Version, Version)
+	}
+	return r, nil
 }

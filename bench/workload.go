@@ -48,6 +48,11 @@ type Workload struct {
 	Depth int `json:"depth,omitempty"`
 	// Delay is the time between two chunks of Poems (100 ms by default).
 	Delay time.Duration `json:"delay_ns,omitempty"`
+	// Rate is the messages per second of all connections of an Echo together,
+	// sent by the clock whether answers come or not: an open loop, in which
+	// latency counts from the time at which a message was to be sent. Zero is a
+	// closed loop.
+	Rate float64 `json:"rate,omitempty"`
 	// Total is the bytes of a Stream to all readers together (1 GiB by default).
 	Total int64 `json:"total,omitempty"`
 }
@@ -89,8 +94,10 @@ func (w Workload) WithDefaults() (Workload, error) {
 		return w, fmt.Errorf("bench: size is %d; a chunk of a poem has at most %d bytes", w.Size, patternPeriod)
 	case w.Depth < 1 || w.Depth > 1<<16:
 		return w, fmt.Errorf("bench: depth is %d; it must be from 1 to 65536", w.Depth)
-	case w.Delay < 0, w.Total < 0:
-		return w, fmt.Errorf("bench: delay and total must not be negative")
+	case w.Delay < 0, w.Total < 0, w.Rate < 0:
+		return w, fmt.Errorf("bench: delay, total and rate must not be negative")
+	case w.Rate > 0 && w.Kind != Echo:
+		return w, fmt.Errorf("bench: rate is for echo; %s has a pace of its own", w.Kind)
 	}
 	return w, nil
 }
@@ -112,6 +119,9 @@ func (w Workload) Unit() string {
 func (w Workload) String() string {
 	switch w.Kind {
 	case Echo:
+		if w.Rate > 0 {
+			return fmt.Sprintf("echo %d x %s at %.0f/s", w.Connections, bytesText(int64(w.Size)), w.Rate)
+		}
 		return fmt.Sprintf("echo %d x %s, depth %d", w.Connections, bytesText(int64(w.Size)), w.Depth)
 	case Stream:
 		return fmt.Sprintf("stream %s to %d", bytesText(w.Total), w.Connections)

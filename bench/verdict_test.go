@@ -1,0 +1,67 @@
+package bench_test
+
+import (
+	"strings"
+	"testing"
+
+	"couplet/bench"
+)
+
+// compared is a result in which uring costs what ratios say of epoll's 10 us, a
+// sample each round.
+func compared(w bench.Workload, ratios ...float64) *bench.Result {
+	r := &bench.Result{Workloads: []bench.Workload{w}, Manifest: bench.Manifest{Kernel: "6.18.44 x86_64"}}
+	for round, ratio := range ratios {
+		for _, s := range []bench.Sample{{Candidate: "uring", UserUS: 10 * ratio}, {Candidate: "epoll", UserUS: 10}} {
+			s.Workload, s.Round, s.UserUS = w.String(), round, s.UserUS*(1+float64(round)/100)
+			r.Samples = append(r.Samples, s)
+		}
+	}
+	return r
+}
+
+func TestVerdictNamesWinnerIntervalAndKernel(t *testing.T) {
+	echo := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1}
+	r := compared(echo, .80, .82, .81, .79, .80, .81, .80)
+	got := r.Verdict("uring", "epoll")
+	want := "On Linux 6.18.44 uring uses 20 % less CPU than epoll for echo 64 x 64 B, depth 1 (95 % CI 19..20 %)."
+	if got != want {
+		t.Errorf("verdict %q\nwant    %q", got, want)
+	}
+	// Seen from the other side it is the same.
+	if f := r.Findings("epoll", "uring"); len(f) != 1 || f[0].Winner != "uring" || !strings.HasPrefix(f[0].String(), "uring uses 20 % less") {
+		t.Errorf("findings %v", f)
+	}
+}
+
+func TestVerdictSaysNoDifference(t *testing.T) {
+	echo := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1}
+	for _, r := range []*bench.Result{
+		compared(echo, 1.02, .98, 1.01, .99, 1, 1.03, .97),
+		compared(echo, .5, .6), // large, but two rounds show nothing
+	} {
+		if f := r.Findings("uring", "epoll"); len(f) != 1 || f[0].Winner != "" {
+			t.Errorf("findings %v", f)
+		}
+		if got := r.Verdict("uring", "epoll"); !strings.Contains(got, "no difference between uring and epoll was shown for echo") {
+			t.Errorf("verdict %q", got)
+		}
+	}
+	if got := compared(echo).Verdict("uring", "epoll"); got != "Nothing was measured that compares uring with epoll." {
+		t.Errorf("verdict %q", got)
+	}
+}
+
+// Samples with errors in their ledger decide nothing.
+func TestVerdictIgnoresSamplesWithErrors(t *testing.T) {
+	echo := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1}
+	r := compared(echo, .80, .82, .81, .79, .80, .81, .80)
+	for i := range r.Samples {
+		if r.Samples[i].Candidate == "uring" {
+			r.Samples[i].Errors = map[string]int64{"bytes wrong": 1}
+		}
+	}
+	if f := r.Findings("uring", "epoll"); len(f) != 0 {
+		t.Errorf("findings %v", f)
+	}
+}
