@@ -24,6 +24,7 @@ func Measure(w Workload, port int, warm, d time.Duration, mark func() (Report, e
 	}
 	g := &generator{
 		w: w, port: port, ep: ep, mark: mark,
+		alone: runtime.GOMAXPROCS(0) == 1,
 		buf:   make([]byte, span),
 		conns: make([]client, w.Connections),
 		Figures: Figures{
@@ -47,7 +48,8 @@ func Measure(w Workload, port int, warm, d time.Duration, mark func() (Report, e
 	return g.Figures, nil
 }
 
-// A generator is a closed loop on epoll in one thread.
+// A generator is a loop on epoll in one thread: closed, so that an answer is what
+// lets the next message go, or open, so that the clock is.
 type generator struct {
 	Figures
 	w        Workload
@@ -58,12 +60,15 @@ type generator struct {
 	events   [512]unix.EpollEvent
 	got      func(i int, c *client, n int)
 	counting bool
-	draining bool // nothing new is sent
-	inFlight int  // messages of an Echo
+	draining bool          // nothing new is sent
+	inFlight int           // messages of an Echo
+	paced    int           // messages that an open loop has sent since it began ...
+	pacing   time.Duration // ... then
 	open     int
 	sources  int
 	start    time.Time
 	idle     time.Duration
+	alone    bool  // on the one processor there is: the server may need it
 	cpu      int64 // of this process
 	busy     int64 // of the machine
 	finished int   // of a broadcast: who has the message
@@ -115,9 +120,7 @@ func (g *generator) measure(warm, d time.Duration) error {
 		}
 		g.allow(0, 1, g.now())
 	case Echo, Churn:
-		for i := range g.conns {
-			g.allow(i, g.w.Depth, g.now())
-		}
+		g.launch()
 	}
 	if err := g.run(warm); err != nil {
 		return err
@@ -130,9 +133,7 @@ func (g *generator) measure(warm, d time.Duration) error {
 	}
 	began := g.now()
 	if g.w.Kind == Echo {
-		for i := range g.conns {
-			g.allow(i, g.w.Depth, g.now())
-		}
+		g.launch()
 	}
 	if err := g.run(d); err != nil {
 		return err
@@ -143,6 +144,29 @@ func (g *generator) measure(warm, d time.Duration) error {
 	g.counting = false
 	g.Wall = g.now() - began
 	return g.end()
+}
+
+// launch lets the first messages go, or starts the clock of an open loop.
+func (g *generator) launch() {
+	g.paced, g.pacing = 0, g.now()
+	if g.w.Rate > 0 {
+		return
+	}
+	for i := range g.conns {
+		g.allow(i, g.w.Depth, g.now())
+	}
+}
+
+// pace sends what the clock says was to be sent by now. Each message counts from
+// the time at which it was to be sent, however late it is.
+func (g *generator) pace(now time.Duration) {
+	due := int((now - g.pacing).Seconds() * g.w.Rate)
+	for ; g.paced < due; g.paced++ {
+		at := g.pacing + time.Duration(float64(g.paced+1)/g.w.Rate*float64(time.Second))
+		if i := g.paced % len(g.conns); g.conns[i].fd != 0 {
+			g.allow(i, 1, at)
+		}
+	}
 }
 
 // begin and end are the edges of what is counted.
@@ -172,9 +196,12 @@ func (g *generator) settle() error {
 		return nil
 	}
 	g.draining = true
-	for end := g.now() + 2*time.Second; g.inFlight > 0 && g.now() < end; {
+	for before, end := g.inFlight, g.now()+2*time.Second; g.inFlight > 0 && g.now() < end; {
 		if err := g.run(5 * time.Millisecond); err != nil {
 			return err
+		}
+		if g.inFlight < before { // an open loop may have left much to do
+			before, end = g.inFlight, g.now()+2*time.Second
 		}
 	}
 	g.draining = false
@@ -342,6 +369,9 @@ func (g *generator) close(i int, reset bool) {
 func (g *generator) run(d time.Duration) error {
 	asked := g.now()
 	for end := asked + d; ; {
+		if g.w.Rate > 0 && !g.draining {
+			g.pace(min(asked, end))
+		}
 		if asked >= end || g.draining && g.inFlight == 0 {
 			return nil
 		}
@@ -353,6 +383,9 @@ func (g *generator) run(d time.Duration) error {
 		if n <= 0 {
 			g.idle += now - asked
 			asked = now
+			if g.alone {
+				runtime.Gosched()
+			}
 			continue
 		}
 		for _, e := range g.events[:max(n, 0)] {
@@ -391,12 +424,24 @@ func (g *generator) receive(i int) {
 // allow lets connection i send n more messages.
 func (g *generator) allow(i, n int, now time.Duration) {
 	c := &g.conns[i]
+	for size := int64(g.w.Size); int((c.due-c.received)/size)+n > len(c.times); {
+		c.grow(size)
+	}
 	for k := range n {
 		c.times[(int(c.due/int64(g.w.Size))+k)%len(c.times)] = now
 	}
 	c.due += int64(n * g.w.Size)
 	g.inFlight += n
 	g.send(i)
+}
+
+// grow makes room to remember twice as many messages in flight.
+func (c *client) grow(size int64) {
+	more := make([]time.Duration, 2*len(c.times))
+	for k := c.received / size; k < c.due/size; k++ {
+		more[int(k)%len(more)] = c.times[int(k)%len(c.times)]
+	}
+	c.times = more
 }
 
 func (g *generator) send(i int) {
@@ -443,7 +488,7 @@ func (g *generator) gotEcho(i int, c *client, n int) {
 		g.count(now - c.times[(int(done)+k)%len(c.times)])
 	}
 	g.inFlight -= more
-	if !g.draining {
+	if !g.draining && g.w.Rate == 0 {
 		g.allow(i, more, now)
 	}
 }
