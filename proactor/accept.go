@@ -21,6 +21,7 @@ func (d *driver) Listen(l *loop.Listener) {
 
 func (d *driver) armAccept(n *listener) {
 	d.entry(newKey(acceptOp, 0, n.id)).AcceptMultishot(n.l.FD(), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+	d.queued(acceptOp, -1)
 }
 
 // StopAccept implements loop.Driver: the answer is the accept's last completion.

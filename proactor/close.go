@@ -32,6 +32,7 @@ func (d *driver) Close(c *loop.Conn, how loop.CloseMode) {
 // cancel asks for the end of an operation, whose own last completion says when.
 func (d *driver) cancel(k key) {
 	d.entry(newKey(cancelOp, 0, 0)).CancelUserData(uint64(k))
+	d.queued(cancelOp, -1)
 }
 
 // landed takes note of an operation's last completion. It reports whether the
@@ -52,7 +53,9 @@ func (d *driver) closeFD(s *conn) {
 	if s.how == loop.Reset {
 		sock.SetReset(s.c.FD())
 		d.loop.Count().Crossings++
+		d.loop.Tell(loop.Call, "setsockopt", -1, 0)
 	}
-	unix.Close(s.c.FD())
+	err := unix.Close(s.c.FD())
 	d.loop.Count().Crossings++
+	d.loop.Returned("close", err)
 }

@@ -125,6 +125,9 @@ const (
 	watchOp
 )
 
+// names are the kinds' in a trace.
+var names = [...]string{"read wake-ups", "accept multishot", "connect", "recv multishot", "send", "cancel", "poll for the end"}
+
 // operations is a set of kinds.
 type operations uint8
 
@@ -195,6 +198,7 @@ func (d *driver) entry(k key) *ring.SQE {
 			e.UserData = uint64(k)
 			return e
 		}
+		d.entering()
 		if err := d.ring.Submit(); err != nil {
 			d.err = err
 			break
@@ -207,6 +211,20 @@ func (d *driver) entry(k key) *ring.SQE {
 	return new(ring.SQE) // goes nowhere: the next Wait fails
 }
 
+// queued tells of an entry, for n bytes (-1: of none, or of as many as come).
+func (d *driver) queued(k kind, n int) {
+	if d.loop.Traced() {
+		d.loop.Tell(loop.Entry, names[k], n, 0)
+	}
+}
+
+// entering tells of the call that is about to be made.
+func (d *driver) entering() {
+	if d.loop.Traced() {
+		d.loop.Tell(loop.Enter, "io_uring_enter", int(d.ring.Queued()), 0)
+	}
+}
+
 // submitted takes note of what the kernel has taken.
 func (d *driver) submitted() {
 	if d.ring.Queued() == 0 {
@@ -215,11 +233,15 @@ func (d *driver) submitted() {
 	n := d.ring.Enters()
 	d.loop.Count().Crossings += int64(n - d.enters)
 	d.enters = n
+	if d.loop.Traced() {
+		d.loop.Tell(loop.Call, "io_uring_enter", int(d.ring.Ready()), 0)
+	}
 }
 
 func (d *driver) armWaker() {
 	d.waking = true
 	d.entry(newKey(wakeOp, 0, 0)).Read(d.waker.FD(), unsafe.Pointer(d.woken), 8)
+	d.queued(wakeOp, -1)
 }
 
 // Shutdown implements loop.Driver.

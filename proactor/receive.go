@@ -34,8 +34,10 @@ func (d *driver) StopReceive(c *loop.Conn) {
 func (d *driver) armReceive(s *conn) {
 	if s.receiving && !s.inFlight.has(receiveOp) {
 		d.start(s, receiveOp).RecvMultishot(s.c.FD(), bufferGroup)
+		d.queued(receiveOp, -1)
 		if !s.inFlight.has(watchOp) {
 			d.start(s, watchOp).PollAdd(s.c.FD(), theEnd)
+			d.queued(watchOp, -1)
 		}
 	}
 }
@@ -102,6 +104,9 @@ func (d *driver) received(s *conn, e *ring.CQE) {
 		d.loop.ReceiveEnded(s.c, errno)
 	}
 }
+
+// Held implements loop.Holder: it is what was given to the kernel beforehand.
+func (d *driver) Held() int { return len(d.buffers.blocks) * d.buffers.memory.Size }
 
 // feed gives the kernel the buffers that came back, and arms those whom it had
 // none for: to arm on an empty ring would fail at once.

@@ -50,6 +50,7 @@ func (d *driver) Send(c *loop.Conn) {
 		e.SendMsg(c.FD(), &g.message, sendFlags)
 	}
 	d.unsent += int(s.size)
+	d.queued(sendOp, int(s.size))
 }
 
 // nextGather is one that no queued entry points at.
@@ -80,5 +81,6 @@ func (d *driver) sent(s *conn, e *ring.CQE) {
 // go by way of a kernel worker thread.
 func (d *driver) CloseWrite(c *loop.Conn) {
 	d.loop.Count().Crossings++
-	sock.ShutdownWrite(c.FD()) // where it fails the peer is gone, and receiving tells
+	err := sock.ShutdownWrite(c.FD()) // where it fails the peer is gone, and receiving tells
+	d.loop.Returned("shutdown", err)
 }

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"couplet/internal/loop"
 	"couplet/proactor/ring"
 )
 
@@ -45,6 +46,7 @@ func (d *driver) enter(timeout time.Duration) {
 		return
 	}
 	if timeout == 0 || d.unsent > 0 && d.unsent <= heavy || d.busy && d.unsent == 0 {
+		d.entering()
 		d.err = d.ring.Poll()
 		d.submitted()
 		if timeout == 0 || d.err != nil || d.ring.Ready() > 0 {
@@ -52,6 +54,7 @@ func (d *driver) enter(timeout time.Duration) {
 			return
 		}
 	}
+	d.entering()
 	d.err = d.ring.Wait(timeout, 1, 0)
 	d.submitted()
 	d.busy = d.ring.Ready() > 1
@@ -80,6 +83,7 @@ func (d *driver) reap() {
 				return
 			}
 			d.loop.Count().Overflows++
+			d.entering()
 			d.err = d.ring.Poll() // moves what did not fit into the queue
 			d.submitted()
 			if d.ring.Ready() == 0 {
@@ -99,6 +103,9 @@ func (d *driver) reap() {
 // completed acts on one completion.
 func (d *driver) completed(e *ring.CQE) {
 	k := key(e.UserData)
+	if d.loop.Traced() {
+		d.loop.Tell(loop.Told, describe(k, e), int(max(e.Res, 0)), syscall.Errno(-min(e.Res, 0)))
+	}
 	switch k.kind() {
 	case wakeOp:
 		d.waking = false
@@ -125,4 +132,16 @@ func (d *driver) completed(e *ring.CQE) {
 			d.connected(s, e)
 		}
 	}
+}
+
+// describe is a completion in a trace.
+func describe(k key, e *ring.CQE) string {
+	text := names[k.kind()]
+	if e.Flags&ring.CQEFBuffer != 0 {
+		text = fmt.Sprintf("%s, buffer %d", text, e.BufferID())
+	}
+	if e.Flags&ring.CQEFMore != 0 {
+		text += ", more to come"
+	}
+	return text
 }

@@ -48,6 +48,7 @@ func (d *driver) accept(id uint32) {
 		fd, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(n.l.FD()), 0, 0,
 			unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0, 0)
 		d.loop.Count().Crossings++
+		d.loop.Tell(loop.Call, "accept4", int(fd), errno)
 		switch errno {
 		case 0:
 			d.loop.Accepted(n.l, int(fd), 0)

@@ -16,13 +16,15 @@ func (d *driver) Close(c *loop.Conn, how loop.CloseMode) {
 	if how == loop.Reset {
 		sock.SetReset(c.FD())
 		d.loop.Count().Crossings++
+		d.loop.Tell(loop.Call, "setsockopt", -1, 0)
 	}
 	if s.watching {
 		d.poller.set(remove, c.FD(), key{}, 0)
 		d.loop.Count().Crossings++
 	}
-	unix.Close(c.FD())
+	err := unix.Close(c.FD())
 	d.loop.Count().Crossings++
+	d.loop.Returned("close", err)
 	k := s.key()
 	*s = conn{c: c, generation: s.generation}
 	d.reports = append(d.reports, report{kind: closed, key: k})

@@ -14,7 +14,9 @@ import (
 func (d *driver) Connect(c *loop.Conn) {
 	s := d.of(c)
 	d.loop.Count().Crossings++
-	switch err := sock.Connect(c.FD(), c.Sockaddr()); err {
+	err := sock.Connect(c.FD(), c.Sockaddr())
+	d.loop.Tell(loop.Call, "connect", 0, err)
+	switch err {
 	case unix.EINPROGRESS, unix.EINTR:
 		s.connecting = true
 		d.mark(s)
@@ -28,5 +30,7 @@ func (d *driver) finishConnect(s *conn) {
 	s.connecting = false
 	d.mark(s)
 	d.loop.Count().Crossings++
-	d.loop.Connected(s.c, sock.SocketError(s.c.FD()))
+	err := sock.SocketError(s.c.FD())
+	d.loop.Tell(loop.Call, "getsockopt", 0, err)
+	d.loop.Connected(s.c, err)
 }

@@ -86,7 +86,7 @@ const (
 
 // newDriver runs on the loop's thread.
 func newDriver(l *loop.Loop) (loop.Driver, error) {
-	p, err := newPoller()
+	p, err := newPoller(l)
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"couplet"
+	"couplet/internal/loop"
 )
 
 type errno = unix.Errno
@@ -17,6 +17,7 @@ type errno = unix.Errno
 // poller tells which descriptors may be read or written. This one is epoll,
 // level-triggered: edge-triggered was measured and was not faster.
 type poller struct {
+	loop   *loop.Loop // which counts and traces the calls
 	fd     int
 	events [512]event
 	spec   *unix.Timespec // for the kernel to read; on the heap, as stacks move
@@ -39,6 +40,9 @@ const (
 	modify operation = unix.EPOLL_CTL_MOD
 	remove operation = unix.EPOLL_CTL_DEL
 )
+
+// names are the operations' in a trace.
+var names = [...]string{add: "epoll_ctl add", modify: "epoll_ctl modify", remove: "epoll_ctl remove"}
 
 // key says what an event is for.
 type key struct {
@@ -66,12 +70,12 @@ func (e *event) readable() bool { return e.Events&uint32(readable) != 0 }
 func (e *event) writable() bool { return e.Events&unix.EPOLLOUT != 0 }
 func (e *event) broken() bool   { return e.Events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 }
 
-func newPoller() (*poller, error) {
+func newPoller(l *loop.Loop) (*poller, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	return &poller{fd: fd, spec: new(unix.Timespec)}, nil
+	return &poller{loop: l, fd: fd, spec: new(unix.Timespec)}, nil
 }
 
 // set tells the kernel of a descriptor.
@@ -82,21 +86,26 @@ func (p *poller) set(op operation, fd int, k key, want interest) errno {
 		Pad:    int32(uint32(k.kind)<<24 | k.generation),
 	}
 	_, _, err := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.fd), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(&e)), 0, 0)
+	if p.loop.Traced() {
+		p.loop.Tell(loop.Call, names[op], 0, err)
+	}
 	return err
 }
 
 // wait returns the events that are there, or waits for some for at most timeout
 // (negative: no limit). Where the last wait brought several events it first asks
 // without sleeping: that call need not tell Go's scheduler.
-func (p *poller) wait(timeout time.Duration, count *couplet.Stats) ([]event, errno) {
+func (p *poller) wait(timeout time.Duration) ([]event, errno) {
 	var n uintptr
 	var err errno
 	if timeout == 0 || p.busy {
-		count.Crossings++
+		p.loop.Count().Crossings++
+		p.loop.Tell(loop.Enter, "epoll_pwait", 0, 0)
 		n, _, err = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), 0, 0, 0)
+		p.loop.Tell(loop.Call, "epoll_pwait", int(n), err)
 	}
 	if n == 0 && timeout != 0 && err == 0 {
-		count.Crossings++
+		p.loop.Count().Crossings++
 		n, err = p.sleep(timeout)
 	}
 	p.busy = n > 1
@@ -117,7 +126,9 @@ func (p *poller) sleep(timeout time.Duration) (n uintptr, err errno) {
 			*p.spec = unix.NsecToTimespec(int64(timeout))
 			spec = uintptr(unsafe.Pointer(p.spec))
 		}
+		p.loop.Tell(loop.Enter, "epoll_pwait2", 0, 0)
 		n, _, err = unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.fd), events, size, spec, 0, 0)
+		p.loop.Tell(loop.Call, "epoll_pwait2", int(n), err)
 		if err != unix.ENOSYS && err != unix.EPERM {
 			return n, err
 		}
@@ -127,14 +138,17 @@ func (p *poller) sleep(timeout time.Duration) (n uintptr, err errno) {
 	if timeout > 0 {
 		ms = int(min((timeout+time.Millisecond-1)/time.Millisecond, 1<<30))
 	}
+	p.loop.Tell(loop.Enter, "epoll_pwait", 0, 0)
 	n, _, err = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), events, size, uintptr(ms), 0, 0)
+	p.loop.Tell(loop.Call, "epoll_pwait", int(n), err)
 	return n, err
 }
 
 // drain takes the wake-ups that wait in an eventfd.
 func (p *poller) drain(fd int) {
 	var buf [8]byte
-	unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&buf)), 8)
+	n, _, err := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&buf)), 8)
+	p.loop.Tell(loop.Call, "read", int(n), err)
 }
 
 func (p *poller) close() error { return os.NewSyscallError("close", unix.Close(p.fd)) }

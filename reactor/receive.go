@@ -40,6 +40,7 @@ func (d *driver) receive(s *conn) {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.c.FD()),
 			uintptr(unsafe.Pointer(&room[0])), uintptr(len(room)), unix.MSG_DONTWAIT, 0, 0)
 		d.loop.Count().Crossings++
+		d.loop.Tell(loop.Call, "recvfrom", int(n), errno)
 		switch {
 		case errno == unix.EAGAIN:
 			return
@@ -60,6 +61,9 @@ func (d *driver) receive(s *conn) {
 		}
 	}
 }
+
+// Held implements loop.Holder: it is one block, however many connections there are.
+func (d *driver) Held() int { return len(d.memory.Memory) }
 
 // room is what there is to receive into. Where pieces of the memory are held, it
 // is what is behind them, or fresh memory if that has become little.

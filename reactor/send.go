@@ -61,15 +61,18 @@ func (d *driver) try(s *conn) (n int, err errno) {
 	for {
 		d.loop.Count().Crossings++
 		fd := uintptr(s.c.FD())
+		name := "sendto"
 		if count == 1 {
 			r, _, err = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(iov[0].Base)), uintptr(total),
 				unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
 		} else {
+			name = "sendmsg"
 			d.message.Iov = &iov[0]
 			d.message.SetIovlen(count)
 			r, _, err = unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&d.message)),
 				unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 		}
+		d.loop.Tell(loop.Call, name, int(r), err)
 		if err != unix.EINTR {
 			break
 		}
@@ -88,5 +91,6 @@ func (d *driver) try(s *conn) (n int, err errno) {
 // CloseWrite implements loop.Driver.
 func (d *driver) CloseWrite(c *loop.Conn) {
 	d.loop.Count().Crossings++
-	sock.ShutdownWrite(c.FD()) // where it fails the peer is gone, and reading tells
+	err := sock.ShutdownWrite(c.FD()) // where it fails the peer is gone, and reading tells
+	d.loop.Returned("shutdown", err)
 }

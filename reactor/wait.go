@@ -2,7 +2,11 @@
 
 package reactor
 
-import "time"
+import (
+	"time"
+
+	"couplet/internal/loop"
+)
 
 // Wait implements loop.Driver: it reports what was done at once, waits until
 // something may be done, does it, and reports that.
@@ -15,7 +19,7 @@ func (d *driver) Wait(timeout time.Duration) error {
 		timeout = 0
 	}
 	d.update()
-	events, err := d.poller.wait(timeout, d.loop.Count())
+	events, err := d.poller.wait(timeout)
 	d.loop.Awake()
 	if err != 0 {
 		return err
@@ -72,6 +76,9 @@ func (d *driver) report() {
 func (d *driver) ready(e *event) {
 	d.loop.Count().Events++
 	k := e.key()
+	if d.loop.Traced() {
+		d.loop.Tell(loop.Told, describe(k, e), -1, 0)
+	}
 	switch k.kind {
 	case wakeKey:
 		d.poller.drain(d.waker.FD())
@@ -159,4 +166,19 @@ func (d *driver) set(op operation, s *conn, want interest) {
 		s.watching, s.connecting, s.receiving, s.sending = false, false, false, false
 		d.reports = append(d.reports, r)
 	}
+}
+
+// describe is a readiness event in a trace.
+func describe(k key, e *event) string {
+	text := [...]string{"connection", "listener", "wake-ups"}[k.kind]
+	if e.readable() {
+		text += ", may be read"
+	}
+	if e.writable() {
+		text += ", may be written"
+	}
+	if e.broken() {
+		text += ", broken"
+	}
+	return text
 }

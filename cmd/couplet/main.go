@@ -2,6 +2,7 @@
 // and tells what this machine can do.
 //
 //	couplet demo                    three slow poems, on each engine
+//	couplet trace                   what two engines say to the kernel, side by side
 //	couplet serve poem --port 10000 a slow poem server
 //	couplet serve echo --upper      an echo server
 //	couplet fetch 10000 10001       fetches poems, all at once

@@ -372,7 +372,7 @@ func (c *Conn) sent(n int, errno syscall.Errno) {
 	if c.over && c.queued <= int(c.low) && c.state == open {
 		c.over = false
 		if h, ok := c.proto.(couplet.WriteFlow); ok {
-			c.callFlow(h.WriteResumed)
+			c.callFlow(h.WriteResumed, "WriteResumed")
 		}
 	}
 	if c.head == nil && (c.state == flushing || c.halfClosed) {
@@ -642,10 +642,4 @@ func syscallName(op string) string {
 		return "send"
 	}
 	return op
-}
-
-func (c *Conn) trace(k Kind, n int, errno syscall.Errno) {
-	if f := c.loop.Trace; f != nil {
-		f(Event{k, c, n, errno})
-	}
 }

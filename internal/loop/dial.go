@@ -188,6 +188,7 @@ func (d *dial) end() {
 func (d *dial) fail(err error) {
 	l := d.loop
 	d.end()
+	l.load.Add(-1)
 	l.count.DialsFailed++
 	if h, ok := d.factory.(couplet.ConnectFailedHandler); ok {
 		l.run("ConnectFailed", func() { h.ConnectFailed(d.address, err) })

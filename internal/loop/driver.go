@@ -5,7 +5,6 @@ package loop
 import (
 	"context"
 	"net"
-	"syscall"
 	"time"
 
 	"couplet"
@@ -110,28 +109,4 @@ type Sockets interface {
 	Progress(fd int, unix bool) uint64
 	// Release closes a socket that no driver holds.
 	Release(fd int)
-}
-
-// Kind is an operation's or an event's kind in a trace.
-type Kind uint8
-
-// The kinds of trace events.
-const (
-	TraceReceive  Kind = iota // Receive was asked of the driver
-	TraceReceived             // bytes were reported
-	TraceEnded                // the peer's FIN or an error was reported
-	TraceSend                 // Send was asked of the driver
-	TraceSent                 // a send was reported
-	TraceConnect              // Connect was asked of the driver
-	TraceMade                 // ConnectionMade is about to be called
-	TraceClose                // Close was asked of the driver
-	TraceLost                 // ConnectionLost is about to be called
-)
-
-// Event is what a trace hook sees.
-type Event struct {
-	Kind  Kind
-	Conn  *Conn
-	Bytes int
-	Errno syscall.Errno
 }

@@ -194,7 +194,9 @@ func (e *Engine) Dial(ctx context.Context, network, address string, f couplet.Fa
 	if d.loop, err = e.loopFor(d.opts.Loop); err != nil {
 		return err
 	}
+	d.loop.load.Add(1)
 	if !d.loop.Post(d.begin) {
+		d.loop.load.Add(-1)
 		return couplet.ErrEngineClosed
 	}
 	return nil

@@ -13,9 +13,12 @@ import (
 // where there is none) and the loop goes on; a Goexit, which cannot be stopped,
 // is left for the loop's end to find in calling.
 
-// begin and done bracket a callback; caught must be deferred itself, since it
-// recovers.
-func (l *Loop) begin() { l.calling = true }
+// begin and done bracket a callback, with the n bytes that it is given (-1: none
+// are); caught must be deferred itself, since it recovers.
+func (l *Loop) begin(layer Layer, what string, n int) {
+	l.Tell(layer, what, n, 0)
+	l.calling = true
+}
 
 func (l *Loop) done() { l.calling = false }
 
@@ -48,7 +51,7 @@ var errGoexit = errors.New("runtime.Goexit was called in a callback; return, or 
 
 func (c *Conn) callMade() {
 	l := c.loop
-	l.begin()
+	l.begin(Callback, "ConnectionMade", -1)
 	defer l.caught(c, "ConnectionMade")
 	c.proto.ConnectionMade(c)
 	l.done()
@@ -56,7 +59,7 @@ func (c *Conn) callMade() {
 
 func (c *Conn) callData(data []byte) {
 	l := c.loop
-	l.begin()
+	l.begin(Callback, "DataReceived", len(data))
 	defer l.caught(c, "DataReceived")
 	c.proto.DataReceived(c, data)
 	l.done()
@@ -64,7 +67,7 @@ func (c *Conn) callData(data []byte) {
 
 func (c *Conn) callBuffer(b *couplet.Buffer) {
 	l := c.loop
-	l.begin()
+	l.begin(Callback, "BufferReceived", b.Len())
 	defer l.caught(c, "BufferReceived")
 	c.proto.(couplet.BufferReceiver).BufferReceived(c, b)
 	l.done()
@@ -72,7 +75,7 @@ func (c *Conn) callBuffer(b *couplet.Buffer) {
 
 func (c *Conn) callReadClosed(h couplet.ReadClosedHandler) {
 	l := c.loop
-	l.begin()
+	l.begin(Callback, "ReadClosed", -1)
 	defer l.caught(c, "ReadClosed")
 	h.ReadClosed(c)
 	l.done()
@@ -80,23 +83,23 @@ func (c *Conn) callReadClosed(h couplet.ReadClosedHandler) {
 
 func (c *Conn) callWriteClosed(h couplet.WriteClosedHandler) {
 	l := c.loop
-	l.begin()
+	l.begin(Callback, "WriteClosed", -1)
 	defer l.caught(c, "WriteClosed")
 	h.WriteClosed(c)
 	l.done()
 }
 
-func (c *Conn) callFlow(f func(couplet.Transport)) {
+func (c *Conn) callFlow(f func(couplet.Transport), name string) {
 	l := c.loop
-	l.begin()
-	defer l.caught(c, "WritePaused or WriteResumed")
+	l.begin(Callback, name, -1)
+	defer l.caught(c, name)
 	f(c)
 	l.done()
 }
 
 func (c *Conn) callDraining(h couplet.DrainHandler) {
 	l := c.loop
-	l.begin()
+	l.begin(Callback, "Draining", -1)
 	defer l.caught(c, "Draining")
 	h.Draining(c)
 	l.done()
@@ -104,7 +107,7 @@ func (c *Conn) callDraining(h couplet.DrainHandler) {
 
 func (c *Conn) callTimer(f func()) {
 	l := c.loop
-	l.begin()
+	l.begin(Callback, "timer", -1)
 	defer l.caught(c, "timer")
 	f()
 	l.done()
@@ -112,7 +115,7 @@ func (c *Conn) callTimer(f func()) {
 
 func (c *Conn) callLost() {
 	l := c.loop
-	l.begin()
+	l.begin(Callback, "ConnectionLost", -1)
 	defer l.caught(c, "ConnectionLost")
 	c.proto.ConnectionLost(c, c.reason)
 	l.done()
@@ -120,7 +123,7 @@ func (c *Conn) callLost() {
 
 func (c *Conn) callPosted(f func(couplet.Transport)) {
 	l := c.loop
-	l.begin()
+	l.begin(Callback, "function posted to a connection", -1)
 	defer l.caught(c, "function posted to a connection")
 	f(c)
 	l.done()
@@ -128,7 +131,7 @@ func (c *Conn) callPosted(f func(couplet.Transport)) {
 
 // build asks the factory for c's protocol and reports whether there is one.
 func (l *Loop) build(c *Conn) (p couplet.Protocol, ok bool) {
-	l.begin()
+	l.begin(Operation, "Build", -1)
 	defer l.caught(nil, "Build")
 	p = c.origin.factory.Build(c.remote)
 	l.done()
@@ -137,7 +140,7 @@ func (l *Loop) build(c *Conn) (p couplet.Protocol, ok bool) {
 
 // run calls a function that belongs to the loop and not to a connection.
 func (l *Loop) run(where string, f func()) {
-	l.begin()
+	l.begin(Operation, where, -1)
 	defer l.caught(nil, where)
 	f()
 	l.done()

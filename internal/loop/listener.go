@@ -231,11 +231,13 @@ func (ln *Listener) deal(fd int) {
 	if len(ln.listener.sockets) == 1 {
 		to = ln.loop.engine.pick()
 	}
+	to.load.Add(1) // now, so that the next one sees it
 	if to == ln.loop {
 		to.adopt(fd, o)
 		return
 	}
 	if !to.Post(func() { to.adopt(fd, o) }) {
+		to.load.Add(-1)
 		ln.loop.sockets.Release(fd)
 		o.leave(ln.loop)
 	}

@@ -29,8 +29,9 @@ var (
 // from inside Wait and nowhere else.
 type Loop struct {
 	// Trace, if not nil, sees every operation and every report. It is set
-	// before the loop starts.
+	// before the loop starts; TraceTo is for one that runs.
 	Trace func(Event)
+	hook  func(at time.Time, layer, what string, n int, failed string) // of TraceTo
 
 	engine  *Engine
 	index   int
@@ -74,7 +75,7 @@ type Loop struct {
 	ending   bool // only posted functions are left
 	calling  bool // a callback is running
 
-	load  atomic.Int64 // connections, for LeastConnections
+	load  atomic.Int64 // connections, also those on their way here, and dials
 	count couplet.Stats
 	stats struct {
 		sync.Mutex
@@ -275,7 +276,7 @@ func (l *Loop) pauseWriters() {
 		if c.state == open && !c.over && c.queued > int(c.high) {
 			c.over = true
 			if h, ok := c.proto.(couplet.WriteFlow); ok {
-				c.callFlow(h.WritePaused)
+				c.callFlow(h.WritePaused, "WritePaused")
 			}
 		}
 	}
@@ -368,19 +369,17 @@ func (l *Loop) snapshot() couplet.Stats {
 	return s
 }
 
-// adopt makes a connection of an accepted descriptor.
+// adopt makes a connection of an accepted descriptor, which is in load already.
 func (l *Loop) adopt(fd int, o *origin) {
 	remote, err := l.sockets.Peer(fd)
 	if err != nil || l.stopping { // reset, or the end came, before we looked
 		l.count.AcceptIgnored++
-		l.sockets.Release(fd)
-		o.leave(l)
+		l.turnAway(fd, o)
 		return
 	}
 	c := &Conn{loop: l, fd: fd, origin: o, remote: remote, local: o.listener.local}
 	if !l.slab.put(c) {
-		l.sockets.Release(fd)
-		o.leave(l)
+		l.turnAway(fd, o)
 		return
 	}
 	l.count.Accepted++
@@ -391,14 +390,20 @@ func (l *Loop) adopt(fd int, o *origin) {
 func (l *Loop) entered() {
 	l.open++
 	l.segments.conns = l.open
-	l.load.Store(int64(l.open))
+}
+
+// turnAway ends an accepted connection that nobody has heard of.
+func (l *Loop) turnAway(fd int, o *origin) {
+	l.load.Add(-1)
+	l.sockets.Release(fd)
+	o.leave(l)
 }
 
 // forget is the loop's side of a connection's end.
 func (l *Loop) forget(c *Conn) {
 	l.open--
 	l.segments.conns = l.open
-	l.load.Store(int64(l.open))
+	l.load.Add(-1)
 	if l.stopping {
 		l.engine.drained(c.cut)
 	}

@@ -73,5 +73,6 @@ func (l *Loop) Leftovers() string {
 	note(len(l.listeners), "listeners")
 	note(len(l.dials), "dials")
 	note(l.starving, "starving listeners")
+	note(int(l.load.Load()), "counted for LeastConnections")
 	return strings.Join(out, ", ")
 }

@@ -19,6 +19,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if err := c.writable(len(p)); err != nil {
 		return 0, err
 	}
+	c.loop.Tell(Asked, "Write", len(p), 0)
 	if len(p) > 0 {
 		c.push(p)
 		c.markDirty()
@@ -35,6 +36,7 @@ func (c *Conn) Writev(bufs [][]byte) (int, error) {
 	if err := c.writable(n); err != nil {
 		return 0, err
 	}
+	c.loop.Tell(Asked, "Writev", n, 0)
 	for _, p := range bufs {
 		c.push(p)
 	}
@@ -49,6 +51,7 @@ func (c *Conn) WriteBuffer(b *couplet.Buffer) error {
 	if err := c.writable(0); err != nil {
 		return err
 	}
+	c.loop.Tell(Asked, "WriteBuffer", b.Len(), 0)
 	if b.Len() > 0 {
 		c.queued += b.Len()
 		c.link(c.loop.segments.lent(b.Retain()))
@@ -67,6 +70,7 @@ func (c *Conn) CloseWrite() error {
 		return net.ErrClosed
 	}
 	if !c.halfClosed {
+		c.loop.Tell(Asked, "CloseWrite", -1, 0)
 		c.halfClosed = true
 		c.markDirty()
 	}
@@ -76,6 +80,7 @@ func (c *Conn) CloseWrite() error {
 // Close implements couplet.Transport.
 func (c *Conn) Close() error {
 	c.loop.check()
+	c.loop.Tell(Asked, "Close", -1, 0)
 	switch {
 	case c.state == lost:
 		return net.ErrClosed
@@ -96,6 +101,7 @@ func (c *Conn) Close() error {
 // Abort implements couplet.Transport.
 func (c *Conn) Abort() {
 	c.loop.check()
+	c.loop.Tell(Asked, "Abort", -1, 0)
 	c.fail(couplet.ErrAborted)
 }
 
@@ -103,6 +109,7 @@ func (c *Conn) Abort() {
 func (c *Conn) PauseReading() {
 	c.loop.check()
 	if c.state == open {
+		c.loop.Tell(Asked, "PauseReading", -1, 0)
 		c.paused = true
 		c.setReceive()
 	}
@@ -114,6 +121,7 @@ func (c *Conn) ResumeReading() {
 	if c.state != open || !c.paused {
 		return
 	}
+	c.loop.Tell(Asked, "ResumeReading", -1, 0)
 	c.paused = false
 	if c.inbound.len() > 0 || c.ended {
 		c.markReady()

@@ -1,0 +1,267 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"couplet"
+	"couplet/engines"
+	"couplet/poetry"
+)
+
+// tracing is the trace command.
+type tracing struct {
+	*common
+	engines  []string
+	numBytes int
+	delay    duration
+	listen   bool
+	verify   bool
+	json     string
+	html     string
+}
+
+// excerpt is what trace recites where nothing else is asked for: two lines.
+const excerpt = "the first lines of The Tyger"
+
+// greeting is what the traced server's client says, so that the server has
+// something to receive.
+const greeting = "A poem, please.\n"
+
+func newTrace(c *common) *cobra.Command {
+	t := &tracing{common: c, engines: []string{engines.Uring, engines.Epoll}, numBytes: 24, delay: duration(100 * time.Millisecond)}
+	cmd := &cobra.Command{
+		Use:   "trace [FILE or NAME]",
+		Short: "Show, side by side, what two engines say to the kernel and it to them",
+		Long: `Serve the same poem on two engines, one after the other, fetch it, and show all
+that happened on the server's side: what the engine asked of the kernel, what the
+kernel told it, and what the protocol saw, which is the same on both and stands on
+the same row. The client is not traced. It is package net in this process, or with
+--listen one of your own.
+
+The poem is as for couplet serve poem; without one it is ` + excerpt + `.
+--json writes a file for a trace viewer such as ui.perfetto.dev, --html a page to
+step through, which needs nothing else.`,
+		Example: `  couplet trace
+  couplet trace ozymandias --num-bytes 200 --html trace.html
+  couplet trace --listen --engines epoll,uring`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("engine") {
+				return errors.New("trace takes two engines, and not --engine; want --engines uring,epoll")
+			}
+			return t.run(args)
+		},
+	}
+	f := cmd.Flags()
+	f.Var(&pair{&t.engines}, "engines", "the two engines, in this order")
+	f.Var(&number{&t.numBytes, 1, 1 << 20}, "num-bytes", "bytes to send at a time")
+	f.Var(&t.delay, "delay", "time between sends")
+	f.BoolVar(&t.listen, "listen", false, "wait, on each engine, for one client of your own")
+	f.BoolVar(&t.verify, "verify", false, "compare the ledgers with the kernel's own count of system calls; needs root")
+	f.StringVar(&t.json, "json", "", "write the trace to this file, as trace-event JSON")
+	f.StringVar(&t.html, "html", "", "write the trace to this file, as a page")
+	cmd.MarkFlagFilename("json")
+	cmd.MarkFlagFilename("html")
+	return cmd
+}
+
+// A pair is two different engines that can be traced.
+type pair struct{ value *[]string }
+
+func (p *pair) Type() string { return "names" }
+
+func (p *pair) String() string {
+	if p.value == nil {
+		return ""
+	}
+	return strings.Join(*p.value, ",")
+}
+
+func (p *pair) Set(s string) error {
+	chosen := strings.Split(s, ",")
+	for _, name := range chosen {
+		switch err := engines.Check(name); {
+		case err != nil:
+			return err
+		case name == engines.Goroutine:
+			return errors.New("goroutine cannot be traced: its calls are the Go runtime's own; want uring,epoll")
+		case name == engines.Auto:
+			return errors.New("auto is one of them; want uring,epoll")
+		}
+	}
+	if len(chosen) != 2 || chosen[0] == chosen[1] {
+		return errors.New("want two different ones, such as uring,epoll")
+	}
+	*p.value = chosen
+	return nil
+}
+
+func (t *tracing) run(args []string) error {
+	for _, name := range t.engines { // the default was not checked
+		if err := engines.Check(name); err != nil {
+			return err
+		}
+	}
+	name, text := excerpt, opening()
+	if len(args) > 0 {
+		var err error
+		if text, err = readPoem(args[0]); err != nil {
+			return err
+		}
+		name = args[0]
+	}
+	if t.json != "" && t.json == t.html {
+		return fmt.Errorf("--json and --html are both %q; want two files", t.json)
+	}
+	outputs := []*traceOutput{{flag: "json", path: t.json, write: writeTraceEvents}, {flag: "html", path: t.html, write: writeTracePage}}
+	outputs = slices.DeleteFunc(outputs, func(o *traceOutput) bool { return o.path == "" })
+	for _, o := range outputs {
+		if err := o.open(); err != nil {
+			return err
+		}
+		defer o.file.Close()
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	story := traceStory{Title: name, Bytes: len(text)}
+	for i, engine := range t.engines {
+		l, err := t.trace(ctx, engine, name, text)
+		if err != nil {
+			return failure{err}
+		}
+		story.Ledgers[i] = l
+	}
+	story.Rows = align(story.Ledgers[0].Events, story.Ledgers[1].Events)
+	if !t.quiet {
+		story.show(t.stdout, terminalWidth(t.stdout))
+	}
+	for _, o := range outputs {
+		if err := errors.Join(o.write(o.file, &story), o.file.Close()); err != nil {
+			return failure{fmt.Errorf("writing --%s %q: %w", o.flag, o.path, err)}
+		}
+	}
+	return nil
+}
+
+// opening is the excerpt.
+func opening() []byte {
+	p, _ := poetry.Find("the-tyger")
+	lines := strings.SplitAfterN(p.Text, "\n", 3)
+	return []byte(lines[0] + lines[1])
+}
+
+// traceOutput is a file to be written, opened before there is anything to write
+// so that one that cannot be is found out first.
+type traceOutput struct {
+	flag, path string
+	write      func(io.Writer, *traceStory) error
+	file       *os.File
+}
+
+func (o *traceOutput) open() (err error) {
+	if o.file, err = os.Create(o.path); err != nil {
+		return fmt.Errorf("--%s cannot be written: %w; want a file that can be", o.flag, err)
+	}
+	return nil
+}
+
+// traced is a couplet.Loop that can be traced.
+type traced interface {
+	TraceTo(hook func(at time.Time, layer, what string, n int, failed string)) bool
+}
+
+// patient is how long what the pace does not explain may take.
+const patient = 10 * time.Second
+
+// trace serves the poem on an engine to one client, and gives the server's
+// ledger.
+func (t *tracing) trace(ctx context.Context, engine, name string, text []byte) (*ledger, error) {
+	log, endLog := t.logger()
+	defer endLog()
+	e, err := engines.Open(engine, couplet.Config{Loops: 1, Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("--engines: %s cannot run here: %w", engine, err)
+	}
+	short, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	defer e.Shutdown(short)
+	loop, ok := e.Loops()[0].(traced)
+	if !ok {
+		return nil, fmt.Errorf("--engines: %s cannot be traced", engine)
+	}
+	pace := poetry.Pace{NumBytes: t.numBytes, Delay: time.Duration(t.delay)}
+	server, err := poetry.NewServer(text, pace)
+	if err != nil {
+		return nil, err
+	}
+	r := newRecorder()
+	verify := func(*ledger) string { return "" }
+	if t.verify {
+		kernel := countCalls(e.Loops()[0])
+		defer kernel.end()
+		verify = kernel.verify
+	}
+	loop.TraceTo(r.hook)
+	defer loop.TraceTo(nil)
+	l, err := e.Listen("tcp", "127.0.0.1:0", server, couplet.MaxConns(1))
+	if err != nil {
+		return nil, err
+	}
+	var late <-chan time.Time
+	if t.listen {
+		port := l.Addr().(*net.TCPAddr).Port
+		fmt.Fprintf(t.stderr, "Serving %s on %s, port %d: connect one client, for example nc 127.0.0.1 %[3]d\n", name, engine, port)
+	} else {
+		if err := fetchPlainly(ctx, l.Addr(), text, pace.Duration(len(text))+patient); err != nil {
+			return nil, fmt.Errorf("fetching from %s: %w", engine, err)
+		}
+		late = time.After(patient)
+	}
+	select {
+	case <-r.done:
+		book := r.ledger(e)
+		book.Verified = verify(book)
+		return book, nil
+	case <-e.Done():
+		return nil, fmt.Errorf("%s: %w", engine, e.Err())
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-late:
+		return nil, fmt.Errorf("%s: the connection did not end within %v of the poem", engine, patient)
+	}
+}
+
+// fetchPlainly greets the server and reads its poem with package net.
+func fetchPlainly(ctx context.Context, from net.Addr, text []byte, limit time.Duration) error {
+	c, err := net.Dial(from.Network(), from.String())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	c.SetDeadline(time.Now().Add(limit))
+	if _, err := io.WriteString(c, greeting); err != nil {
+		return err
+	}
+	got, err := io.ReadAll(c)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return err
+	case !bytes.Equal(got, text):
+		return errors.New("the poem came back changed")
+	}
+	return nil
+}

@@ -1,0 +1,268 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"couplet/engines"
+)
+
+// traceHere skips where there are not both engines.
+func traceHere(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{engines.Uring, engines.Epoll} {
+		if !slices.Contains(working(), name) {
+			t.Skip("no " + name)
+		}
+	}
+}
+
+// callbacks are what the protocol saw, the timing of its own writes left out.
+func callbacks(l *ledger) (out []string) {
+	for _, e := range l.Events {
+		if e.Layer == layerCallback {
+			out = append(out, e.String())
+		}
+	}
+	return out
+}
+
+func TestTraceShowsTwoWaysToTheSame(t *testing.T) {
+	t.Parallel()
+	traceHere(t)
+	tr := &tracing{common: &common{stdout: io.Discard, stderr: io.Discard, logFormat: "text"}, numBytes: 24, delay: duration(200 * time.Millisecond)}
+	text := opening()
+	var both [2]*ledger
+	for i, name := range []string{engines.Uring, engines.Epoll} {
+		var err error
+		if both[i], err = tr.trace(t.Context(), name, excerpt, text); err != nil {
+			t.Fatal(err)
+		}
+		if l := both[i]; l.Sent != len(text) || l.Received != len(greeting) || l.Held == 0 || l.Missed != 0 {
+			t.Errorf("%s: sent %d, received %d, holds %d, missed %d", name, l.Sent, l.Received, l.Held, l.Missed)
+		}
+	}
+	uring, epoll := both[0], both[1]
+	want := []string{"ConnectionMade()", "DataReceived(16)", "WriteClosed()", "ConnectionLost()"}
+	for _, l := range both {
+		if got := callbacks(l); !slices.Equal(got, want) {
+			t.Errorf("%s: the protocol saw %q, want %q", l.Engine, got, want)
+		}
+		last := l.Events[len(l.Events)-1]
+		if !last.Open || l.Waits == 0 || l.Told == 0 {
+			t.Errorf("%s: ends with %v, after %d waits and %d events", l.Engine, &last, l.Waits, l.Told)
+		}
+		for i := 1; i < len(l.Events); i++ {
+			if l.Events[i].At < l.Events[i-1].At {
+				t.Errorf("%s: event %d is before the one before", l.Engine, i)
+			}
+		}
+	}
+	has := func(l *ledger, layer, what string) bool {
+		return slices.ContainsFunc(l.Events, func(e traceEvent) bool { return e.Layer == layer && e.What == what })
+	}
+	for _, never := range []string{"recvfrom", "sendto", "sendmsg", "accept4", "epoll_ctl add"} {
+		if has(uring, layerCall, never) {
+			t.Errorf("uring made a call: %s", never)
+		}
+	}
+	for _, always := range []string{"accept multishot", "recv multishot", "send"} {
+		if !has(uring, layerEntry, always) {
+			t.Errorf("uring queued no %s", always)
+		}
+	}
+	for _, always := range []string{"recvfrom", "sendto", "accept4", "epoll_ctl add", "shutdown", "close"} {
+		if !has(epoll, layerCall, always) {
+			t.Errorf("epoll made no %s", always)
+		}
+	}
+	if has(epoll, layerCall, "io_uring_enter") || epoll.Entries != 0 || uring.Entries == 0 {
+		t.Errorf("epoll submitted %d entries, uring %d", epoll.Entries, uring.Entries)
+	}
+	for _, row := range align(uring.Events, epoll.Events) {
+		if a, b := row.Cells[0], row.Cells[1]; row.Same && a.String() != b.String() {
+			t.Errorf("%v and %v are on one row", a, b)
+		}
+	}
+}
+
+func TestTraceWritesItsFiles(t *testing.T) {
+	t.Parallel()
+	traceHere(t)
+	events, page := filepath.Join(t.TempDir(), "t.json"), filepath.Join(t.TempDir(), "t.html")
+	o := couple(t, "trace", "--engines", "epoll,uring", "--delay", "200ms", "--json", events, "--html", page).want(t, 0)
+	for _, want := range []string{"==== ConnectionMade()", "==== t.Write(24)", "==== ConnectionLost()", "io_uring_enter", "recvfrom = 16", "to receive into, idle", "How to read it"} {
+		if !strings.Contains(o.stdout, want) {
+			t.Errorf("no %q in:\n%s", want, o.stdout)
+		}
+	}
+	for _, line := range strings.Split(o.stdout, "\n") {
+		left, right, found := strings.Cut(line, " | ")
+		if strings.Contains(left, "ConnectionLost") && (!found || !strings.Contains(right, "ConnectionLost")) {
+			t.Errorf("the ends are on two rows: %q", line)
+		}
+	}
+
+	var got struct{ TraceEvents []viewerEvent }
+	text, err := os.ReadFile(events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	type end struct {
+		process, flow int
+		phase         string
+	}
+	ends := map[end]int{}
+	processes := map[int]bool{}
+	for _, e := range got.TraceEvents {
+		processes[e.Process] = true
+		if e.Flow == 0 {
+			continue
+		}
+		ends[end{e.Process, e.Flow, e.Phase}]++
+		held := slices.ContainsFunc(got.TraceEvents, func(s viewerEvent) bool {
+			return s.Phase == "X" && s.Process == e.Process && s.Track == e.Track && s.At <= e.At && e.At <= s.At+s.Took
+		})
+		if !held {
+			t.Errorf("the end %s of arrow %d is in no span", e.Phase, e.Flow)
+		}
+	}
+	if len(ends) == 0 || len(processes) != 2 {
+		t.Errorf("%d ends of arrows, %d processes", len(ends), len(processes))
+	}
+	for e, n := range ends {
+		e.phase = map[string]string{"s": "f", "f": "s"}[e.phase]
+		if n != 1 || ends[e] != 1 {
+			t.Errorf("arrow %d has %d and %d ends", e.flow, n, ends[e])
+		}
+	}
+
+	html, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := regexp.MustCompile(`https?://|src=|@import|url\(`).Find(html); m != nil {
+		t.Errorf("the page asks for more: %q", m)
+	}
+	for _, want := range []string{"ConnectionMade()", "DataReceived(16)", "t.Write(24)", "recvfrom = 16", "recv multishot", "io_uring_enter", "epoll_pwait", "prefers-color-scheme", "ArrowRight"} {
+		if !strings.Contains(string(html), want) {
+			t.Errorf("no %q in the page", want)
+		}
+	}
+}
+
+func TestTraceOfAClientOfOnesOwn(t *testing.T) {
+	t.Parallel()
+	traceHere(t)
+	j := begin(t, "trace", "--listen", "--delay", "0", "ozymandias")
+	for _, engine := range []string{"uring", "epoll"} {
+		j.stderr.await(t, "on "+engine+", port ", 1)
+		port := regexp.MustCompile(`on ` + engine + `, port (\d+)`).FindStringSubmatch(j.stderr.text())[1]
+		c, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(patience))
+		if got := readAll(t, c); got != poem("ozymandias") {
+			t.Errorf("%s: got %d bytes", engine, len(got))
+		}
+		c.Close()
+	}
+	o := j.end().want(t, 0)
+	if n := strings.Count(o.stdout, "==== t.WriteBuffer("); n != 2 {
+		t.Errorf("%d writes in:\n%s", n, o.stdout)
+	}
+}
+
+func TestTraceRefusesInOneLine(t *testing.T) {
+	t.Parallel()
+	traceHere(t)
+	dir := t.TempDir()
+	for _, c := range []struct{ args, says string }{
+		{"--engines uring,turbo", `"turbo"`},
+		{"--engines uring,goroutine", "goroutine cannot be traced"},
+		{"--engines epoll,epoll", "two different"},
+		{"--engines epoll", "two different"},
+		{"--engines uring,auto", "auto"},
+		{"--engine uring", "--engines"},
+		{"--num-bytes 0", "1 to"},
+		{"--delay soon", "100ms"},
+		{"no-such-poem", `"no-such-poem"`},
+		{"a b", "at most 1"},
+		{"--json " + dir + "/no/file", "--json cannot be written"},
+		{"--html " + dir, "--html cannot be written"},
+		{"--json " + dir + "/t --html " + dir + "/t", "two files"},
+	} {
+		o := couple(t, append([]string{"trace"}, strings.Fields(c.args)...)...).want(t, 2)
+		if strings.Count(o.stderr, "\n") != 1 || !strings.Contains(o.stderr, c.says) || o.stdout != "" {
+			t.Errorf("trace %s: stdout %q, stderr %q; want one line with %q", c.args, o.stdout, o.stderr, c.says)
+		}
+	}
+}
+
+// What only one side has stands alone, and what is behind it meets again.
+func TestAlign(t *testing.T) {
+	seq := func(names ...string) (out []traceEvent) {
+		for _, name := range names {
+			e := traceEvent{Layer: layerCallback, What: name, N: -1}
+			if strings.ToLower(name) == name {
+				e.Layer = layerCall
+			}
+			out = append(out, e)
+		}
+		return out
+	}
+	a := seq("poll", "Made", "read", "Data", "poll", "Lost")
+	b := seq("Made", "poll", "poll", "Other", "Data", "Lost", "close")
+	var got []string
+	for _, row := range align(a, b) {
+		text := ""
+		for _, e := range row.Cells {
+			if e != nil {
+				text += e.What
+			}
+			text += "|"
+		}
+		got = append(got, text)
+	}
+	want := []string{"poll||", "Made|Made|", "read|poll|", "|poll|", "|Other|", "Data|Data|", "poll||", "Lost|Lost|", "|close|"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+// The ledgers leave out no call of a driver, and invent none: what the kernel
+// counts beyond them is not a driver's.
+func TestTraceAgreesWithTheKernel(t *testing.T) {
+	t.Parallel()
+	traceHere(t)
+	o := couple(t, "trace", "--verify", "--delay", "20ms").want(t, 0)
+	if why := regexp.MustCompile(`: not verified: .*`).FindString(o.stdout); why != "" {
+		t.Skip(why)
+	}
+	found := regexp.MustCompile(`(?m)^(uring|epoll): \d+ system calls in the ledger, .*\((.*)\)$`).FindAllStringSubmatch(o.stdout, -1)
+	if len(found) != 2 {
+		t.Fatalf("no comparison in:\n%s", o.stdout)
+	}
+	for _, m := range found {
+		for _, other := range strings.Split(m[2], ", ") {
+			switch name, _, _ := strings.Cut(other, " "); name {
+			case "io_uring_enter", "epoll_pwait", "epoll_pwait2", "epoll_ctl", "accept4", "recvfrom", "sendto", "shutdown", "close":
+				t.Errorf("%s: ledger and kernel differ: %s", m[1], other)
+			}
+		}
+	}
+}

@@ -1,0 +1,15 @@
+//go:build !linux
+
+package main
+
+import "couplet"
+
+type kernelCount struct{}
+
+func countCalls(couplet.Loop) kernelCount { return kernelCount{} }
+
+func (kernelCount) end() {}
+
+func (kernelCount) verify(l *ledger) string {
+	return l.Engine + ": not verified: only Linux counts system calls"
+}

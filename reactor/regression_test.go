@@ -1,0 +1,76 @@
+//go:build linux
+
+package reactor
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"couplet"
+	"couplet/internal/loop"
+	"couplet/poetry"
+)
+
+// A listener that the poller would not watch was armed again at once, and refused
+// again, for ever: the loop span. It is the listener's error now, and the loop
+// serves others.
+func TestAListenerThatThePollerRefusesEnds(t *testing.T) {
+	var d *driver
+	config := couplet.Config{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	e, err := loop.NewEngine("epoll", config, loop.Kernel{}, func(l *loop.Loop) (loop.Driver, error) {
+		made, err := newDriver(l)
+		if err == nil {
+			d = made.(*driver)
+		}
+		return made, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		e.Stop()
+		<-e.Done()
+	}()
+	// In one turn: a poller that refuses everything, the listener, the poller as
+	// it was.
+	l := e.Loops()[0]
+	held, gathered := make(chan bool), make(chan bool)
+	l.Post(func() { held <- true; <-gathered })
+	<-held
+	var poller int
+	l.Post(func() { poller, d.poller.fd = d.poller.fd, -1 })
+	refused, err := e.Listen("tcp", "127.0.0.1:0", poetry.Echo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Post(func() { d.poller.fd = poller })
+	close(gathered)
+	select {
+	case <-refused.Closed():
+	case <-time.After(20 * time.Second):
+		t.Fatalf("the listener lives; %d turns", e.Stats().Turns)
+	}
+
+	served, err := e.Listen("tcp", "127.0.0.1:0", poetry.Echo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", served.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Errorf("the loop does not serve: %v", err)
+	}
+}
