@@ -31,7 +31,7 @@ var allowed = map[string][]string{
 	"couplet/enginetest":      {"couplet/internal/"},
 	"couplet/bench":           {"couplet/engines", "couplet/poetry"},
 	"couplet/bench/run":       {"couplet/bench"},
-	"couplet/cmd/couplet":     {"couplet/engines", "couplet/poetry"},
+	"couplet/cmd/couplet":     {"couplet/bench", "couplet/engines", "couplet/poetry"},
 }
 
 // goFiles calls f for every Go file of the module that is not a test.

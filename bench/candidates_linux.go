@@ -20,6 +20,10 @@ type Candidate struct {
 	Model string
 	// Kinds are the workloads that it serves.
 	Kinds []Kind
+	// Loops is how many event loops it has. With more than one it is not pinned,
+	// and GOMAXPROCS is their number: it shares the generator's CPU where there
+	// are but two.
+	Loops int
 
 	build func(*workshop) ([]string, error) // what to run
 }
@@ -29,18 +33,23 @@ type Candidate struct {
 func Candidates() []Candidate {
 	echoes := []Kind{Echo, Churn, Idle}
 	own := func(name, model string, args ...string) Candidate {
-		return Candidate{name, model, Kinds, func(w *workshop) ([]string, error) {
+		return Candidate{name, model, Kinds, 1, func(w *workshop) ([]string, error) {
 			return append([]string{w.self, "server"}, args...), nil
 		}}
 	}
+	several := func(name, engine, spread string, loops int) Candidate {
+		c := own(name, "", "--engine", engine, "--spread", spread, "--loops", strconv.Itoa(loops))
+		c.Kinds, c.Loops = []Kind{Echo, Stream, Poems, Churn, Idle}, loops // the members of a broadcast share a loop
+		return c
+	}
 	peer := func(name string, kinds []Kind) Candidate {
-		return Candidate{name, "", kinds, func(w *workshop) ([]string, error) {
+		return Candidate{name, "", kinds, 1, func(w *workshop) ([]string, error) {
 			path, err := w.peers()
 			return []string{path, "-peer", name}, err
 		}}
 	}
 	c := func(name, source string, libs ...string) Candidate {
-		return Candidate{name, "", echoes, func(w *workshop) ([]string, error) {
+		return Candidate{name, "", echoes, 1, func(w *workshop) ([]string, error) {
 			path, err := w.compile(source, libs...)
 			return []string{path}, err
 		}}
@@ -51,6 +60,12 @@ func Candidates() []Candidate {
 		own("uring-u3", "c-uring", "--engine", "uring", "--tier", "u3"),
 		own("epoll", "c-epoll", "--engine", "epoll"),
 		own("goroutine", "", "--engine", "goroutine"),
+		several("uring-x2", "uring", "reuseport", 2),
+		several("uring-x2-rr", "uring", "roundrobin", 2),
+		several("uring-x2-least", "uring", "least", 2),
+		several("epoll-x2", "epoll", "reuseport", 2),
+		several("epoll-x2-rr", "epoll", "roundrobin", 2),
+		several("epoll-x2-least", "epoll", "least", 2),
 		peer("gnet", echoes),
 		peer("nbio", echoes),
 		peer("netpoll", echoes),
@@ -85,6 +100,19 @@ func find(name string) (Candidate, error) {
 		known = append(known, c.Name)
 	}
 	return Candidate{}, fmt.Errorf("bench: there is no candidate %q; there are %s", name, strings.Join(known, ", "))
+}
+
+// CheckCandidates is nil if there is a candidate of each name, each named once.
+func CheckCandidates(names []string) error {
+	for i, name := range names {
+		if _, err := find(name); err != nil {
+			return err
+		}
+		if slices.Contains(names[:i], name) {
+			return fmt.Errorf("bench: the candidate %s is named twice; %s/2 is the same once more", name, name)
+		}
+	}
+	return nil
 }
 
 func (c Candidate) serves(w Workload) bool { return slices.Contains(c.Kinds, w.Kind) }

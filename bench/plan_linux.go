@@ -46,6 +46,9 @@ type Plan struct {
 	// Save, if not nil, is called with what there is after every round, so that
 	// what ends the program early does not take everything with it.
 	Save func(*Result)
+	// Each, if not nil, is called after every sample with how many of how many
+	// there are.
+	Each func(done, total int, s Sample)
 	// Peers is the directory of the module bench/peers ("bench/peers" by
 	// default).
 	Peers string
@@ -118,6 +121,14 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 		return nil, err
 	}
 	random := rand.New(rand.NewPCG(p.Seed, 0))
+	done, total := 0, 0
+	for _, w := range p.Workloads {
+		for _, c := range candidates {
+			if c.serves(w) {
+				total += p.Rounds
+			}
+		}
+	}
 	for _, w := range p.Workloads {
 		var able []Candidate
 		for _, c := range candidates {
@@ -142,6 +153,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 					return r, err
 				}
 				s, engine, err := p.one(w, c, commands[c.Name], 0)
+				done++
 				if err != nil {
 					r.Skipped = append(r.Skipped, Skipped{w.String(), c.Name, err.Error()})
 					fmt.Fprintf(progress, "%-32s round %d  %-10s %v\n", w, round+1, c.Name, err)
@@ -153,6 +165,9 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 					r.Manifest.Engines[c.Name] = engine
 				}
 				fmt.Fprintln(progress, s.line(w, round))
+				if p.Each != nil {
+					p.Each(done, total, s)
+				}
 			}
 			r.Manifest.LoadAfter = firstLine("/proc/loadavg")
 			r.Manifest.Took = time.Since(r.Manifest.Began).Round(time.Millisecond)
@@ -181,7 +196,11 @@ func errorText(errors map[string]int64) string {
 
 // one takes one sample, with a server process of its own.
 func (p Plan) one(w Workload, c Candidate, argv []string, retry int) (Sample, string, error) {
-	server, err := start(append(slices.Clone(argv), w.args()...), p.ServerCPU, p.Procs)
+	cpu, procs := p.ServerCPU, p.Procs
+	if c.Loops > 1 {
+		cpu, procs = -1, c.Loops
+	}
+	server, err := start(append(slices.Clone(argv), w.args()...), cpu, procs)
 	if err != nil {
 		return Sample{}, "", err
 	}
@@ -241,6 +260,7 @@ func (p Plan) manifest() Manifest {
 		ClientCPU:   p.ClientCPU,
 		Tier:        tier(),
 		Engines:     map[string]string{},
+		Candidates:  p.Candidates,
 		Seed:        p.Seed,
 		Rounds:      p.Rounds,
 		Warm:        p.Warm,

@@ -25,7 +25,8 @@ type process struct {
 	errors  tail
 }
 
-// start runs argv on one CPU and waits until it listens.
+// start runs argv on one CPU, or on any if that is negative, and waits until it
+// listens.
 func start(argv []string, cpu, procs int) (*process, error) {
 	p := &process{cmd: exec.Command(argv[0], argv[1:]...), reports: make(chan Report)}
 	p.cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(procs))
@@ -90,8 +91,8 @@ func (p *process) stop() {
 	p.cmd.Wait()
 }
 
-// startOn starts cmd pinned to one CPU: a new process takes over the affinity of
-// the thread that makes it.
+// startOn starts cmd pinned to one CPU, or to none if that is negative: a new
+// process takes over the affinity of the thread that makes it.
 func startOn(cmd *exec.Cmd, cpu int) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -99,7 +100,13 @@ func startOn(cmd *exec.Cmd, cpu int) error {
 	if err := unix.SchedGetaffinity(0, &before); err != nil {
 		return err
 	}
-	only.Set(cpu)
+	if cpu >= 0 {
+		only.Set(cpu)
+	} else {
+		for i := range runtime.NumCPU() {
+			only.Set(i)
+		}
+	}
 	if err := unix.SchedSetaffinity(0, &only); err != nil {
 		return fmt.Errorf("cannot pin the server to CPU %d: %w", cpu, err)
 	}

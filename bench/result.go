@@ -17,8 +17,9 @@ type Sample struct {
 	// Round counts from 0; Place is the sample's in its round.
 	Round int `json:"round"`
 	Place int `json:"place"`
-	// Units is how many messages, chunks, MiB or connections were counted, in
-	// Seconds.
+	// Unit is what was counted: a message, chunk, MiB or connection. Units is how
+	// many there were, in Seconds.
+	Unit    string  `json:"unit"`
 	Units   float64 `json:"units"`
 	Seconds float64 `json:"seconds"`
 	// UserUS and SystemUS are the server's CPU microseconds per unit.
@@ -89,7 +90,7 @@ func sample(w Workload, candidate string, f Figures) Sample {
 	a, b := f.After, f.Before
 	s := Sample{
 		Workload: w.String(), Candidate: candidate,
-		Units: f.Units, Seconds: f.Wall.Seconds(),
+		Unit: w.Unit(), Units: f.Units, Seconds: f.Wall.Seconds(),
 		UserUS: per(a.UserUS - b.UserUS), SystemUS: per(a.SystemUS - b.SystemUS),
 		P50US: us(50), P99US: us(99), P999US: us(99.9), MaxUS: us(100),
 		Crossings: per(a.Crossings - b.Crossings), Mallocs: per(int64(a.Mallocs - b.Mallocs)),
@@ -100,6 +101,7 @@ func sample(w Workload, candidate string, f Figures) Sample {
 		for _, q := range quantiles {
 			s.Percentiles = append(s.Percentiles, Percentile{q / 100, us(q)})
 		}
+		s.Percentiles[0].US = float64(f.Latency.Min()) / 1000
 	}
 	s.Target = w.Rate
 	if a.Stats != nil && b.Stats != nil && a.Stats.Turns > b.Stats.Turns {
@@ -168,6 +170,8 @@ type Manifest struct {
 	// Tier is that of io_uring here; Engines is how each engine describes itself.
 	Tier    string            `json:"tier"`
 	Engines map[string]string `json:"engines"`
+	// Candidates are the plan's, in its order.
+	Candidates []string `json:"candidates"`
 	// Seed, Rounds, Warm, Duration and Baseline are the plan's.
 	Seed     uint64        `json:"seed"`
 	Rounds   int           `json:"rounds"`
@@ -222,6 +226,16 @@ func (r *Result) compare(workload, candidate, baseline string, value func(Sample
 		return Ratio(nil, nil), math.NaN(), 0
 	}
 	return Ratio(a, b), Differ(a, b), len(a)
+}
+
+// Append adds what another plan of the same place and time gave.
+func (r *Result) Append(more *Result) {
+	r.Workloads = append(r.Workloads, more.Workloads...)
+	r.Samples = append(r.Samples, more.Samples...)
+	r.Skipped = append(r.Skipped, more.Skipped...)
+	r.Partial = r.Partial || more.Partial
+	r.Manifest.Took += more.Manifest.Took
+	r.Manifest.LoadAfter = more.Manifest.LoadAfter
 }
 
 // Errors adds up the ledgers of all samples.

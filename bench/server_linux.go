@@ -32,6 +32,8 @@ func ServerMain(args []string, in io.Reader, out io.Writer) error {
 	fs.IntVar(&w.Size, "size", 0, "")
 	fs.IntVar(&w.Depth, "depth", 0, "")
 	fs.DurationVar(&w.Delay, "delay", 0, "")
+	loops := fs.Int("loops", 1, "")
+	spread := fs.String("spread", "reuseport", "")
 	total := fs.Int64("total", 0, "bytes to each reader")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -42,7 +44,13 @@ func ServerMain(args []string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	features := map[string]couplet.Features{"": 0, "u2": couplet.TierU2, "u3": couplet.TierU3, "u5": couplet.TierU5}[*tier]
-	e, err := engines.Open(*engine, couplet.Config{Features: features})
+	config := couplet.Config{Features: features, Loops: *loops}
+	for _, s := range spreads {
+		if s.name == *spread {
+			config.Spread = s.way
+		}
+	}
+	e, err := engines.Open(*engine, config)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -11,6 +12,8 @@ type Finding struct {
 	// Workload is what was done, Unit what one unit of it is called.
 	Workload string `json:"workload"`
 	Unit     string `json:"unit"`
+	// Rate is that of an open loop, or 0.
+	Rate float64 `json:"rate,omitempty"`
 	// A and B are the candidates.
 	A string `json:"a"`
 	B string `json:"b"`
@@ -31,7 +34,7 @@ type Finding struct {
 func (r *Result) Findings(a, b string) []Finding {
 	var all []Finding
 	for _, w := range r.Workloads {
-		f := Finding{Workload: w.String(), Unit: w.Unit(), A: a, B: b, Figure: "CPU"}
+		f := Finding{Workload: w.String(), Unit: w.Unit(), Rate: w.Rate, A: a, B: b, Figure: "CPU"}
 		value := Sample.CPU
 		if w.Kind == Idle {
 			f.Figure, value = "memory", func(s Sample) float64 { return s.BytesPerConn }
@@ -69,10 +72,15 @@ func (f Finding) String() string {
 }
 
 // Verdict is the answer in one sentence: which of a and b costs less for which
-// workload on the kernel of the manifest.
+// workload on the kernel of the manifest. Fixed rates take no part where there are
+// closed loops: they are one workload over and over.
 func (r *Result) Verdict(a, b string) string {
+	findings := r.Findings(a, b)
+	if closed := slices.DeleteFunc(slices.Clone(findings), func(f Finding) bool { return f.Rate > 0 }); len(closed) > 0 {
+		findings = closed
+	}
 	var won, same []string
-	for _, f := range r.Findings(a, b) {
+	for _, f := range findings {
 		if f.Winner == "" {
 			same = append(same, f.Workload)
 		} else {
@@ -91,12 +99,43 @@ func (r *Result) Verdict(a, b string) string {
 	return fmt.Sprintf("On Linux %s %s; no difference was shown for %s.", kernel, strings.Join(won, "; "), strings.Join(same, "; "))
 }
 
-// Pair is the two candidates that a verdict is about: the first two that gave
-// samples, in the order of the plan; ok is false where there are fewer.
-func (r *Result) Pair() (a, b string, ok bool) {
-	names := r.candidates("")
-	if len(names) < 2 {
-		return "", "", false
+// Control tells, of a candidate and the same once more, whether the measurement
+// finds a difference where there is none.
+func (r *Result) Control(name, again string) string {
+	findings := r.Findings(name, again)
+	var wrong []string
+	for _, f := range findings {
+		if f.Winner != "" {
+			wrong = append(wrong, fmt.Sprintf("%s (ratio %s)", f.Workload, f.Ratio))
+		}
 	}
-	return names[0], names[1], true
+	switch {
+	case len(findings) == 0:
+		return fmt.Sprintf("Control: %s was not measured against itself.", name)
+	case len(wrong) == 0:
+		return fmt.Sprintf("Control: %s against itself came out as no difference on every workload, as it should.", name)
+	}
+	return fmt.Sprintf("Control FAILED: %s against itself shows a difference for %s. Do not trust a difference of that size; more rounds, or a quieter machine, help.",
+		name, strings.Join(wrong, "; "))
+}
+
+// Pair is the two candidates that a verdict is about: the first two, in the order
+// of the plan, that gave samples and are not one and the same; ok is false where
+// there are fewer.
+func (r *Result) Pair() (a, b string, ok bool) {
+	gave := r.candidates("")
+	names := r.Manifest.Candidates
+	if len(names) == 0 {
+		names = gave
+	}
+	for _, name := range names {
+		switch {
+		case !slices.Contains(gave, name):
+		case a == "":
+			a = name
+		case name != a+"/2":
+			return a, name, true
+		}
+	}
+	return "", "", false
 }

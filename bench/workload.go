@@ -20,7 +20,7 @@ const (
 	Stream Kind = "stream"
 	// Poems sends Size bytes to each connection every Delay; latency is how late
 	// each of these chunks is against its own schedule. A chunk is the unit.
-	Poems Kind = "poems"
+	Poems Kind = "slow-poems"
 	// Churn connects, has one message echoed, closes, and begins again, on
 	// Connections at a time. A connection is the unit.
 	Churn Kind = "churn"

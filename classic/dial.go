@@ -46,6 +46,7 @@ func (e *engine) Dial(ctx context.Context, network, address string, f couplet.Fa
 	if !e.begin() {
 		return couplet.ErrEngineClosed
 	}
+	d.l.load.Add(1) // now, so that the next one sees it
 	dctx, giveUp := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(e.ctx, func() { giveUp(context.Cause(e.ctx)) })
 	dctx, cancel := context.WithTimeoutCause(dctx, o.ConnectTimeout, &couplet.TimeoutError{Op: "connect"})
@@ -66,6 +67,7 @@ func (d *dial) run() {
 			err = cause
 		}
 		d.e.gone() // of the descriptor
+		d.l.load.Add(-1)
 		d.l.Post(func() {
 			defer d.e.end()
 			d.died(err)
@@ -77,6 +79,7 @@ func (d *dial) run() {
 	}
 	id := d.e.enter()
 	defer d.e.leave(id)
+	d.l.load.Add(-1) // start counts it
 	d.e.start(d.l, nc, d.o, d.f, d)
 }
 

@@ -9,7 +9,7 @@ import (
 // serveNet is what a Go program does without any library: a goroutine per
 // connection and blocking calls.
 func serveNet(t task, l net.Listener) error {
-	serve := map[string]func(net.Conn, task){"echo": echo, "poems": poem, "stream": stream, "broadcast": broadcast}[t.kind]
+	serve := map[string]func(net.Conn, task){"echo": echo, "slow-poems": poem, "stream": stream, "broadcast": broadcast}[t.kind]
 	ready(l.Addr().(*net.TCPAddr).Port)
 	for {
 		c, err := l.Accept()

@@ -8,6 +8,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -49,6 +50,7 @@ func run() error {
 	only := flag.String("only", "", "with --table: only shapes whose name contains this `text`")
 	jsonFile := flag.String("json", "", "write every sample to this `file`")
 	markdown := flag.String("markdown", "", "write the report with the targets to this `file`")
+	html := flag.String("html", "", "write the report as a self-contained page to this `file`")
 	from := flag.String("from", "", "measure nothing: report what is in this JSON `file`")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -89,12 +91,13 @@ func run() error {
 		}
 	}
 	if *markdown != "" {
-		f, e := os.Create(*markdown)
+		e := write(*markdown, func(f io.Writer) error { return result.WriteMarkdown(f, bench.Targets()) })
 		if e != nil {
 			return e
 		}
-		defer f.Close()
-		if e := result.WriteMarkdown(f, bench.Targets()); e != nil {
+	}
+	if *html != "" {
+		if e := write(*html, result.WriteHTML); e != nil {
 			return e
 		}
 	}
@@ -105,6 +108,19 @@ func run() error {
 		err = fmt.Errorf("there were errors of %d kinds; these samples took no part", n)
 	}
 	return err
+}
+
+// write makes the file path of what report writes.
+func write(path string, report func(io.Writer) error) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := report(f); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
 }
 
 func names() string {

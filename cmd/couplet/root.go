@@ -56,7 +56,7 @@ line or an input was wrong.`,
 	root.RegisterFlagCompletionFunc("engine", cobra.FixedCompletions(all, cobra.ShellCompDirectiveNoFileComp))
 	root.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 
-	root.AddCommand(newServe(c), newFetch(c), newDemo(c), newDoctor(c), newVersion(c))
+	root.AddCommand(newServe(c), newFetch(c), newDemo(c), newTrace(c), newDoctor(c), newBench(c), newBenchServer(c), newVersion(c))
 	checkShell(root)
 	return root
 }

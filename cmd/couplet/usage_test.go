@@ -21,6 +21,7 @@ func TestBadInput(t *testing.T) {
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
 	binaryFile := file(t, "binary", "ab\xff\xfe")
 	plain := file(t, "plain", "text")
+	old := file(t, "old.json", "{}")
 	dir := t.TempDir()
 
 	for _, c := range []struct {
@@ -74,6 +75,22 @@ func TestBadInput(t *testing.T) {
 		{"fetch unix:", []string{`"unix:"`, "path"}},
 		{"fetch --timeout never 1", []string{`"never"`, "100ms"}},
 		{"fetch --print --json 1", []string{"print", "json"}},
+		{"bench x", []string{`"x"`}},
+		{"bench --workload knitting", []string{`"knitting"`, "slow-poems"}},
+		{"bench --engines uring", []string{`"uring"`, "uring,epoll"}},
+		{"bench --engines uring,turbo", []string{`"turbo"`, "gnet"}},
+		{"bench --engines uring,uring", []string{"twice", "uring/2"}},
+		{"bench --engine uring", []string{"--engines"}},
+		{"bench --ablate --engines uring,epoll", []string{"--ablate", "--engines"}},
+		{"bench --rounds 0", []string{`"0"`, "--rounds"}},
+		{"bench --rate -1", []string{"--rate", "-1"}},
+		{"bench --workload churn --rate 5", []string{"churn", "rate"}},
+		{"bench --json " + dir, []string{dir, "directory"}},
+		{"bench --html " + dir + "/no/such", []string{dir + "/no/such", "cannot write"}},
+		{"bench compare a.json", []string{"2"}},
+		{"bench compare " + plain + " " + plain, []string{plain, "no result"}},
+		{"bench compare " + old + " " + old, []string{old, "version 0", "measure again"}},
+
 		{"fetch --output " + plain + " 1", []string{plain, "directory"}},
 	} {
 		o := couple(t, strings.Fields(c.args)...)

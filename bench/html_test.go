@@ -1,0 +1,264 @@
+package bench_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"html"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"couplet/bench"
+)
+
+// measured is a Result as a long plan leaves it: closed loops, poems, idle
+// connections, and a sweep of offered rates that the candidates follow up to
+// 100,000, 80,000 and no rate a second.
+func measured(candidates ...string) *bench.Result {
+	r := &bench.Result{Version: bench.Version, Manifest: bench.Manifest{
+		Began: time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC), Took: 5 * time.Minute,
+		Command: []string{"run", "--table", "--only", "echo 64"}, Commit: "0123abcd",
+		Kernel: "6.18.44 x86_64", CPU: "A CPU", CPUs: 2, Virtual: true,
+		Mitigations: map[string]string{"spectre_v2": "Mitigation: IBRS"}, Sysctls: map[string]string{"net.core.somaxconn": "4096"},
+		Go: "go1.26", GOMAXPROCS: 1, ClientCPU: 1, Tier: "multishot", Engines: map[string]string{"uring": "tier multishot"},
+		Seed: 1, Rounds: 7, Warm: time.Second / 3, Duration: time.Second, Baseline: candidates[len(candidates)-1],
+		LoadBefore: "0.10 0.20 0.30", LoadAfter: "1.10 1.20 1.30",
+	}}
+	r.Workloads = []bench.Workload{
+		{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1},
+		{Kind: bench.Echo, Connections: 1000, Size: 64, Depth: 16},
+		{Kind: bench.Poems, Connections: 10_000, Size: 10, Delay: 100 * time.Millisecond},
+		{Kind: bench.Idle, Connections: 8000, Size: 64, Depth: 1},
+	}
+	for _, rate := range []float64{20e3, 40e3, 60e3, 80e3, 100e3, 120e3, 160e3} {
+		r.Workloads = append(r.Workloads, bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1, Rate: rate})
+	}
+	for k, w := range r.Workloads {
+		for round := range r.Manifest.Rounds {
+			for i, c := range candidates {
+				noise := 1 + .01*float64((round*3+i*5+k)%7)
+				cost := (8 + 1.5*float64(i)) * noise
+				if k == 1 {
+					cost = .5 * noise // no difference here
+				}
+				s := bench.Sample{
+					Workload: w.String(), Candidate: c, Round: round, Place: i, Seconds: 1, Units: 1e6 / cost,
+					UserUS: .3 * cost, SystemUS: .7 * cost, Target: w.Rate, Mallocs: .01, Switches: .2 * noise,
+					RSS: int64(20+i) << 20, GeneratorBusy: .6, Others: .02,
+				}
+				if i < 2 {
+					s.Crossings, s.Batch = .4*float64(1+i), 12/float64(1+i)
+				}
+				if k == 1 {
+					s.GeneratorBusy, s.ClientBound = .97, true
+				}
+				slow := 1.
+				if w.Rate > 0 {
+					limit := []float64{100e3, 80e3, 10e3}[min(i, 2)]
+					s.Units = min(w.Rate, limit)
+					slow = 1 + w.Rate/limit
+					if w.Rate > limit {
+						slow = 30 * w.Rate / limit
+					}
+				}
+				if w.Kind == bench.Idle {
+					s.BytesPerConn = 400 * noise * float64(1+i)
+				} else {
+					for _, q := range []float64{0, .1, .25, .5, .75, .9, .95, .975, .99, .995, .999, .9995, .9999, .99999, 1} {
+						us := 100 * slow * cost * (1 + .6*math.Log10(1/(1-q+1e-6)))
+						s.Percentiles = append(s.Percentiles, bench.Percentile{Share: q, US: us})
+					}
+					s.P50US, s.P99US, s.P999US, s.MaxUS = s.Percentiles[3].US, s.Percentiles[8].US, s.Percentiles[10].US, s.Percentiles[14].US
+				}
+				r.Samples = append(r.Samples, s)
+			}
+		}
+	}
+	r.Samples[1].Errors = map[string]int64{"bytes wrong": 7}
+	r.Samples[3].Others, r.Samples[3].Retries = .4, 2
+	r.Skipped = []bench.Skipped{{Candidate: "c-uring", Why: "there is no C compiler"}}
+	return r
+}
+
+func pageOf(t *testing.T, r *bench.Result) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := r.WriteHTML(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestPageShowsAllThatWasMeasured(t *testing.T) {
+	r := measured("uring", "epoll", "gnet")
+	page := pageOf(t, r)
+	has := func(what, text string) {
+		t.Helper()
+		if !strings.Contains(page, html.EscapeString(text)) {
+			t.Errorf("the page lacks %s: %q", what, text)
+		}
+	}
+	verdict := r.Verdict("uring", "epoll")
+	has("the verdict", verdict)
+	for _, w := range r.Workloads {
+		has("a workload", w.String())
+	}
+	for _, c := range []string{"uring", "epoll", "gnet", "c-uring"} {
+		has("a candidate", c)
+	}
+	for _, text := range []string{
+		"no difference", "bytes wrong", "client-bound", "there is no C compiler", "All offered rates", "100\u202f000",
+		"below 20\u202f000", "Resident bytes per idle connection", "mitigation of spectre_v2", "net.core.somaxconn",
+		"99.999 %", "The MIT License", "uPlot",
+	} {
+		has("a part", text)
+	}
+	if want := "go run ./bench/run --table --only 'echo 64'"; !strings.Contains(html.UnescapeString(page), want) {
+		t.Errorf("the page lacks the command %q", want)
+	}
+	order := []string{verdict, `id="winners"`, `id="workloads"`, `id="saturation"`, `id="memory"`, `id="ledger"`, `id="manifest"`, `id="repeat"`}
+	at := 0
+	for _, part := range order {
+		i := strings.Index(page[at:], html.EscapeString(part))
+		if i < 0 {
+			if i = strings.Index(page[at:], part); i < 0 {
+				t.Fatalf("%q is missing or not in its place", part)
+			}
+		}
+		at += i
+	}
+	if strings.Contains(page, `class="partial"`) {
+		t.Error("a complete result has the partial mark")
+	}
+	r.Partial = true
+	if page := pageOf(t, r); !strings.Contains(page, `class="partial"`) || strings.Index(page, `class="partial"`) > strings.Index(page, `id="winners"`) {
+		t.Error("a partial result has no mark at the top")
+	}
+}
+
+// The page names no other place, but in the library's comments.
+func TestPageAsksNoNetwork(t *testing.T) {
+	page := pageOf(t, measured("uring", "epoll", "gnet"))
+	page = regexp.MustCompile(`(?s)/\*.*?\*/`).ReplaceAllString(page, "")
+	for _, m := range regexp.MustCompile(`.{0,60}(https?:)?//[a-zA-Z].{0,40}`).FindAllString(page, -1) {
+		if strings.Contains(m, "http") {
+			t.Errorf("the page names another place: %s", m)
+		}
+	}
+	for _, m := range regexp.MustCompile(`<[a-z][^<>]*\s(?:src|href|action|srcset|data)="([^"]*)"`).FindAllStringSubmatch(page, -1) {
+		if !strings.HasPrefix(m[1], "#") && m[1] != "data:," {
+			t.Errorf("the page loads %q", m[1])
+		}
+	}
+	if regexp.MustCompile(`@import|url\(`).MatchString(page) {
+		t.Error("the style loads something")
+	}
+}
+
+func TestPageEscapesWhatOthersWrote(t *testing.T) {
+	const hostile = `<script>alert(1)</script>`
+	r := measured(hostile, `"' onload=x </title>`, "gnet")
+	r.Manifest.CPU, r.Manifest.Commit = "</td><img>", "</code><b>"
+	r.Manifest.Command = []string{"run", "$(x)'</pre><img>"}
+	r.Manifest.Baseline = "<i>base"
+	r.Skipped = append(r.Skipped, bench.Skipped{Workload: "<w>", Candidate: "<img>", Why: "</ul><img>"})
+	r.Samples[5].Errors = map[string]int64{"</script><img>": 1}
+	page := pageOf(t, r)
+	if n := strings.Count(page, "<script"); n != 3 {
+		t.Errorf("the page has %d script elements and not 3", n)
+	}
+	for _, text := range []string{"alert(1)</script>", "<img>", "<w>", "<i>base", "</title> "} {
+		if strings.Contains(page, text) {
+			t.Errorf("%q came into the page as it is", text)
+		}
+	}
+	var data struct {
+		Candidates  []string `json:"candidates"`
+		Percentiles []struct {
+			Shares []float64    `json:"shares"`
+			US     [][]*float64 `json:"us"`
+		} `json:"percentiles"`
+	}
+	m := regexp.MustCompile(`(?s)<script id="data" type="application/json">(.*?)</script>`).FindStringSubmatch(page)
+	if m == nil {
+		t.Fatal("the page has no data")
+	}
+	if err := json.Unmarshal([]byte(m[1]), &data); err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, c := range data.Candidates {
+		found = found || c == hostile
+	}
+	if !found {
+		t.Errorf("the data has the candidates %q", data.Candidates)
+	}
+	for _, d := range data.Percentiles {
+		for _, us := range d.US {
+			if len(us) != len(d.Shares) {
+				t.Errorf("%d values at %d percentiles", len(us), len(d.Shares))
+			}
+		}
+	}
+}
+
+// The knee is the highest rate that was followed, of each candidate.
+func TestPageMarksTheKnee(t *testing.T) {
+	page := pageOf(t, measured("uring", "epoll", "gnet"))
+	for _, want := range []string{
+		`uring</th><td class="n"><b>100` + "\u202f" + `000</b>`,
+		`epoll</th><td class="n"><b>80` + "\u202f" + `000</b>`,
+		`gnet</th><td class="n same">below 20` + "\u202f" + `000</td>`,
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %s", want)
+		}
+	}
+}
+
+// A candidate and the same once more are a control, and not the verdict.
+func TestPageTellsTheControl(t *testing.T) {
+	r := measured("uring", "uring/2", "epoll")
+	page := html.UnescapeString(pageOf(t, r))
+	for _, want := range []string{r.Verdict("uring", "epoll"), r.Control("uring", "uring/2")} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
+
+func TestPageOfNextToNothing(t *testing.T) {
+	echo := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1}
+	zero := bench.Sample{Workload: echo.String(), Candidate: "uring"}
+	bad := bench.Sample{Workload: echo.String(), Candidate: "epoll", Errors: map[string]int64{"resets": 1}}
+	for name, c := range map[string]struct {
+		r    *bench.Result
+		want string
+	}{
+		"nothing":           {&bench.Result{}, "Nothing was measured."},
+		"no samples":        {&bench.Result{Workloads: []bench.Workload{echo}, Partial: true}, "Nothing was measured."},
+		"one candidate":     {&bench.Result{Workloads: []bench.Workload{echo}, Samples: []bench.Sample{zero}}, "Nothing was measured that compares two candidates."},
+		"samples of zeros":  {&bench.Result{Workloads: []bench.Workload{echo}, Samples: []bench.Sample{zero, {Workload: echo.String(), Candidate: "epoll"}}}, "uring"},
+		"only errors":       {&bench.Result{Workloads: []bench.Workload{echo}, Samples: []bench.Sample{bad}}, "no good sample"},
+		"a lost workload":   {&bench.Result{Samples: []bench.Sample{zero, bad}}, "Nothing was measured that compares uring with epoll."},
+		"not one candidate": {measured("uring"), "two candidates"},
+	} {
+		if page := pageOf(t, c.r); !strings.Contains(page, c.want) || !strings.Contains(page, "</html>") {
+			t.Errorf("%s: the page lacks %q or its end", name, c.want)
+		}
+	}
+}
+
+// writePage makes a file of the page of r.
+func writePage(t *testing.T, r *bench.Result) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "report.html")
+	if err := os.WriteFile(path, []byte(pageOf(t, r)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}

@@ -1,0 +1,354 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cheggaaa/pb/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"couplet/bench"
+)
+
+// benchmark is what couplet bench was asked for.
+type benchmark struct {
+	*common
+	workloads, engines, peers []string
+	connections, size, depth  int
+	rate                      float64
+	rounds                    int
+	duration                  duration
+	seed                      uint64
+	quick, ablate, control    bool
+	json, html                string
+	peersDir                  string
+}
+
+func newBench(c *common) *cobra.Command {
+	b := &benchmark{common: c}
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure which engine is better for a workload on this kernel",
+		Long: `Bench measures engines against each other and says in one sentence which costs
+less CPU for which workload, or that no difference was shown.
+
+Server and generator are processes of their own, pinned to CPUs of their own. In
+each round every engine has its turn, in an order drawn from the seed; the first
+engine takes part twice, which must come out as no difference. Every byte that
+comes back is compared. CPU is the figure to trust: on one machine the generator
+is full before the server is, which is marked as client-bound.
+
+Without --workload it measures ` + strings.Join(defaultNames(), ", ") + `,
+and how engines behave from a tenth to twice of what the slower one can do.`,
+		Example: `  couplet bench --quick
+  couplet bench --workload echo --connections 1000 --size 4096
+  couplet bench --engines uring,epoll --peers gnet,net --json a.json --html a.html
+  couplet bench compare before.json after.json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd) },
+	}
+	f := cmd.Flags()
+	f.StringSliceVarP(&b.workloads, "workload", "w", nil, "what to measure: "+names(kinds()))
+	f.StringSliceVar(&b.engines, "engines", []string{"uring", "epoll"}, "who is compared; the verdict is about the first two")
+	f.StringSliceVar(&b.peers, "peers", nil, "other libraries beside them: gnet, nbio, netpoll, net, c-uring, c-epoll (from a checkout)")
+	f.Var(&number{&b.connections, 1, 500_000}, "connections", "connections (64 by default, 1000 for slow-poems)")
+	f.Var(&number{&b.size, 1, 1 << 24}, "size", "bytes of a message or chunk (64 by default, 10 for slow-poems)")
+	f.Var(&number{&b.depth, 1, 1 << 16}, "depth", "messages in flight on each connection (1 by default, 16 for pipelined)")
+	f.Float64Var(&b.rate, "rate", 0, "messages per second in all, sent by the clock; 0: as fast as answers come")
+	f.Var(&number{&b.rounds, 1, 1000}, "rounds", "rounds (7 by default, 5 with --quick)")
+	f.Var(&b.duration, "duration", "time for one measurement (1s by default, 250ms with --quick)")
+	f.Uint64Var(&b.seed, "seed", 1, "what the order within the rounds is drawn from")
+	f.BoolVar(&b.quick, "quick", false, "less of everything: under a minute")
+	f.BoolVar(&b.ablate, "ablate", false, "measure the io_uring engine with what Linux 6.0, 6.1 and 6.12 have of io_uring, one after the other")
+	f.BoolVar(&b.control, "control", true, "let the first engine take part twice")
+	f.StringVar(&b.json, "json", "", "write every sample and the manifest to this `FILE`")
+	f.StringVar(&b.html, "html", "", "write the report as a page to this `FILE`")
+	f.StringVar(&b.peersDir, "peers-dir", "bench/peers", "`directory` of the module with the other libraries")
+	cmd.AddCommand(newBenchCompare(c))
+	return cmd
+}
+
+// newBenchServer is the other process of a measurement; it has no user.
+func newBenchServer(c *common) *cobra.Command {
+	return &cobra.Command{
+		Use: "server", Hidden: true, DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := bench.ServerMain(args, os.Stdin, c.stdout); err != nil {
+				return failure{err}
+			}
+			return nil
+		},
+	}
+}
+
+func newBenchCompare(c *common) *cobra.Command {
+	return &cobra.Command{
+		Use:   "compare A.json B.json",
+		Short: "Compare two results: what changed from A to B",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			var results [2]*bench.Result
+			for i, path := range args {
+				r, err := bench.ReadFile(path)
+				if err != nil {
+					return err
+				}
+				results[i] = r
+			}
+			return results[0].WriteComparison(c.stdout, results[1])
+		},
+	}
+}
+
+func kinds() (all []string) {
+	for _, k := range bench.Kinds {
+		all = append(all, string(k))
+	}
+	return all
+}
+
+// defaults are the workloads of a bench that was not told which.
+func defaults() []bench.Workload {
+	return []bench.Workload{
+		{Kind: bench.Echo, Connections: 64, Size: 64},
+		{Kind: bench.Echo, Connections: 1000, Size: 64},
+		{Kind: bench.Pipelined, Connections: 64, Size: 64},
+		{Kind: bench.Echo, Connections: 64, Size: 64 << 10},
+		{Kind: bench.Poems, Connections: 1000},
+		{Kind: bench.Churn},
+	}
+}
+
+func defaultNames() (all []string) {
+	for _, w := range defaults() {
+		w, _ = w.WithDefaults()
+		all = append(all, w.String())
+	}
+	return all
+}
+
+// plan is what the flags ask for, or an error that says what cannot be right.
+func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
+	p := bench.Plan{
+		Seed: b.seed, Rounds: b.rounds, Duration: time.Duration(b.duration), Peers: b.peersDir, Retries: 2,
+		Candidates: slices.Concat(b.engines, b.peers),
+	}
+	if p.Rounds == 0 {
+		p.Rounds = 7
+		if b.quick {
+			p.Rounds = 5
+		}
+	}
+	if p.Duration == 0 {
+		p.Duration = time.Second
+		if b.quick {
+			p.Duration = 250 * time.Millisecond
+		}
+	}
+	if b.quick {
+		p.Retries = 0 // to wait for a quiet machine may take long
+	}
+	if math.IsNaN(b.rate) || b.rate < 0 || b.rate > 1e8 {
+		return p, fmt.Errorf("--rate is %v; want messages per second, from 0 to 100 million", b.rate)
+	}
+	if cmd.Flags().Changed("engine") {
+		return p, errors.New("--engine is for one engine; bench compares several: --engines uring,epoll")
+	}
+	if b.ablate {
+		if cmd.Flags().Changed("engines") {
+			return p, errors.New("--ablate and --engines are two things; use one of them")
+		}
+		p.Candidates = slices.Concat([]string{"uring", "uring-u3", "uring-u2"}, b.peers)
+	}
+	if len(p.Candidates) < 2 {
+		return p, fmt.Errorf("--engines is %q; want two or more to compare, such as uring,epoll", strings.Join(b.engines, ","))
+	}
+	p.Baseline = p.Candidates[1]
+	if b.control {
+		p.Candidates = append(p.Candidates, p.Candidates[0]+"/2")
+	}
+	if err := bench.CheckCandidates(p.Candidates); err != nil {
+		return p, err
+	}
+	if len(b.workloads) == 0 {
+		for _, name := range []string{"connections", "size", "depth", "rate"} {
+			if cmd.Flags().Changed(name) {
+				b.workloads = []string{string(bench.Echo)}
+			}
+		}
+	}
+	for _, name := range b.workloads {
+		w := bench.Workload{Kind: bench.Kind(name), Connections: b.connections, Size: b.size, Depth: b.depth, Rate: b.rate}
+		if w.Kind == bench.Poems && w.Connections == 0 {
+			w.Connections = 1000
+		}
+		w, err := w.WithDefaults()
+		if err != nil {
+			return p, fmt.Errorf("--workload %s: %w", name, err)
+		}
+		p.Workloads = append(p.Workloads, w)
+	}
+	if len(b.workloads) == 0 {
+		p.Workloads = defaults()
+		if b.quick {
+			p.Workloads = []bench.Workload{p.Workloads[0], p.Workloads[2], p.Workloads[3]}
+		}
+	}
+	return p, nil
+}
+
+func (b *benchmark) run(cmd *cobra.Command) error {
+	p, err := b.plan(cmd)
+	if err != nil {
+		return err
+	}
+	for _, path := range []string{b.json, b.html} {
+		if err := writable(path); err != nil {
+			return err
+		}
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	progress, end := b.progress(&p)
+	result, err := p.Run(ctx, progress)
+	if err == nil && len(b.workloads) == 0 && !b.quick {
+		err = b.saturate(ctx, p, result, progress)
+	}
+	end()
+	if result == nil {
+		return err
+	}
+	interrupted := errors.Is(err, context.Canceled)
+	if err != nil && !interrupted {
+		return failure{err}
+	}
+	result.Partial = interrupted
+	if err := b.report(result, p); err != nil {
+		return failure{err}
+	}
+	switch {
+	case interrupted:
+		return failure{errors.New("interrupted: what was measured until then is partial")}
+	case len(result.Errors()) > 0:
+		return failure{fmt.Errorf("there were errors: %v; these samples took no part", result.Errors())}
+	case len(result.Samples) == 0:
+		return failure{errors.New("nothing could be measured; see above")}
+	}
+	return nil
+}
+
+// saturate measures the pair of the verdict at fixed rates, from a tenth to twice
+// of what the slower of them does in a closed loop.
+func (b *benchmark) saturate(ctx context.Context, p bench.Plan, r *bench.Result, progress io.Writer) error {
+	w := r.Workloads[0]
+	knee := math.Inf(1)
+	for _, name := range p.Candidates[:2] {
+		if rate := bench.Median(r.Values(w.String(), name, bench.Sample.Rate)); rate < knee {
+			knee = rate
+		}
+	}
+	if math.IsInf(knee, 1) || math.IsNaN(knee) {
+		return nil
+	}
+	p.Workloads, p.Rounds, p.Candidates = nil, 3, p.Candidates[:2]
+	for _, share := range []float64{.1, .25, .5, .65, .8, .9, 1, 1.2, 2} {
+		at := w
+		at.Rate = math.Round(share*knee/100) * 100
+		if at.Rate > 0 {
+			p.Workloads = append(p.Workloads, at)
+		}
+	}
+	more, err := p.Run(ctx, progress)
+	if more != nil {
+		r.Append(more)
+	}
+	return err
+}
+
+// progress is where the measurement tells how far it is: a bar on a terminal, a
+// line per sample elsewhere.
+func (b *benchmark) progress(p *bench.Plan) (w io.Writer, end func()) {
+	switch {
+	case b.quiet:
+		return io.Discard, func() {}
+	case !isTerminal(b.stderr):
+		return b.stderr, func() {}
+	}
+	bar := pb.New(0).SetWriter(b.stderr).SetTemplateString(`{{counters . }} {{bar . }} {{etime . }} of about {{rtime . "%s"}}  {{string . "what"}}`)
+	started := false
+	p.Each = func(done, total int, s bench.Sample) {
+		if !started {
+			bar.Start()
+			started = true
+		}
+		bar.SetTotal(int64(total))
+		bar.SetCurrent(int64(done))
+		bar.Set("what", fmt.Sprintf("%s, %s: %.3g us per %s", s.Workload, s.Candidate, s.CPU(), s.Unit))
+	}
+	return io.Discard, func() {
+		if started {
+			bar.Finish()
+		}
+	}
+}
+
+// report writes the table, the verdict, the control and the files.
+func (b *benchmark) report(r *bench.Result, p bench.Plan) error {
+	if err := r.WriteTable(b.stdout); err != nil {
+		return err
+	}
+	for _, s := range r.Skipped {
+		what := s.Workload
+		if what == "" {
+			what = "every workload"
+		}
+		fmt.Fprintf(b.stderr, "couplet: %s was not measured on %s: %s\n", s.Candidate, what, oneLine(s.Why))
+	}
+	fmt.Fprintln(b.stdout)
+	if b.control {
+		fmt.Fprintln(b.stdout, r.Control(p.Candidates[0], p.Candidates[0]+"/2"))
+	}
+	fmt.Fprintln(b.stdout, r.Verdict(p.Candidates[0], p.Candidates[1]))
+	if b.json != "" {
+		if err := r.WriteFile(b.json); err != nil {
+			return err
+		}
+	}
+	if b.html != "" {
+		f, err := os.Create(b.html)
+		if err != nil {
+			return err
+		}
+		if err := r.WriteHTML(f); err != nil {
+			f.Close()
+			return err
+		}
+		return f.Close()
+	}
+	return nil
+}
+
+// writable is nil if a file can be made at path, or path is "".
+func writable(path string) error {
+	if path == "" {
+		return nil
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return fmt.Errorf("%s is a directory; want a file", path)
+	}
+	dir := filepath.Dir(path)
+	if err := unix.Access(dir, unix.W_OK); err != nil {
+		return fmt.Errorf("cannot write %s: %s: %w", path, dir, err)
+	}
+	return nil
+}
