@@ -43,6 +43,8 @@ func Targets() []Target {
 			case w.Kind == Idle:
 				add("", "bytes per connection", 500)
 				continue
+			case w.Kind != Echo:
+				continue // measured, without a target
 			case w.Connections == 1:
 				add("gnet", "CPU", pick(1.05, 1))
 			case w.Size == 64 && w.Depth == 1:

@@ -155,5 +155,9 @@ func Table() []Workload {
 	return append(table,
 		Workload{Kind: Poems, Connections: 10_000, Size: 10, Delay: 100 * time.Millisecond},
 		Workload{Kind: Idle, Connections: 8000, Size: 64},
+		Workload{Kind: Stream, Connections: 1},
+		Workload{Kind: Stream, Connections: 64},
+		Workload{Kind: Broadcast, Connections: 5000},
+		Workload{Kind: Churn, Connections: 64},
 	)
 }

@@ -52,11 +52,15 @@ func run() error {
 	markdown := flag.String("markdown", "", "write the report with the targets to this `file`")
 	html := flag.String("html", "", "write the report as a self-contained page to this `file`")
 	from := flag.String("from", "", "measure nothing: report what is in this JSON `file`")
+	evenness := flag.Bool("evenness", false, "tell how evenly connections spread over several loops, and measure nothing else")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("there is no argument %q; see --help", flag.Arg(0))
 	}
 
+	if *evenness {
+		return bench.WriteEvenness(os.Stdout, []string{"uring", "epoll"}, 4, 1000)
+	}
 	var result *bench.Result
 	var err error
 	if *from != "" {
