@@ -94,13 +94,17 @@ func TestJudge(t *testing.T) {
 }
 
 func TestTargetsAreOfTheTable(t *testing.T) {
-	shapes := map[string]bool{}
+	shapes, targets := map[string]bool{}, 0
 	for _, w := range bench.Table() {
 		w, err := w.WithDefaults()
 		if err != nil {
 			t.Error(err)
 		}
 		shapes[w.String()] = true
+		switch w.Kind {
+		case bench.Echo, bench.Poems, bench.Idle:
+			targets++
+		}
 	}
 	judged := map[string]bool{}
 	for _, target := range bench.Targets() {
@@ -109,7 +113,7 @@ func TestTargetsAreOfTheTable(t *testing.T) {
 		}
 		judged[target.Workload] = true
 	}
-	if len(judged) != len(shapes) || len(shapes) != len(bench.Table()) {
-		t.Errorf("%d shapes of %d are judged", len(judged), len(shapes))
+	if len(judged) != targets || len(shapes) != len(bench.Table()) {
+		t.Errorf("%d shapes of %d are judged", len(judged), targets)
 	}
 }
