@@ -55,7 +55,9 @@ type WriteFlow interface {
 type BufferReceiver interface {
 	// BufferReceived delivers b, which is valid during the call. To keep it,
 	// call b.Retain, and b.Release when done, from any goroutine. b may be
-	// handed to WriteBuffer. Its bytes must not be changed.
+	// handed to WriteBuffer. Its bytes must not be changed. b is part of a block
+	// of up to 64 KiB, which stays in memory as long as any part of it is kept:
+	// copy what is little and kept for long.
 	BufferReceived(t Transport, b *Buffer)
 }
 
