@@ -16,6 +16,10 @@
 //	}
 //	result, err := plan.Run(ctx, os.Stderr)
 //
+// [Result.Verdict] says in a sentence what came of it, [Result.WriteTable],
+// [Result.WriteMarkdown] and [Result.WriteHTML] write reports, and
+// [Result.WriteComparison] compares two results.
+//
 // A program that runs a Plan must call [ServerMain] where it was started with
 // the argument "server": that is how it serves for its own engines.
 // [Serve] and [Measure] are the two halves without processes, for tests.

@@ -87,16 +87,23 @@ func (r *Result) Verdict(a, b string) string {
 			won = append(won, f.String())
 		}
 	}
+	rest := strings.Join(same, "; ")
+	if len(same) > 3 {
+		rest = fmt.Sprintf("%d other workloads", len(same))
+		if len(won) == 0 {
+			rest = fmt.Sprintf("any of %d workloads", len(same))
+		}
+	}
 	kernel, _, _ := strings.Cut(r.Manifest.Kernel, " ")
 	switch {
 	case len(won) == 0 && len(same) == 0:
 		return fmt.Sprintf("Nothing was measured that compares %s with %s.", a, b)
 	case len(won) == 0:
-		return fmt.Sprintf("On Linux %s no difference between %s and %s was shown for %s.", kernel, a, b, strings.Join(same, "; "))
+		return fmt.Sprintf("On Linux %s no difference between %s and %s was shown for %s.", kernel, a, b, rest)
 	case len(same) == 0:
 		return fmt.Sprintf("On Linux %s %s.", kernel, strings.Join(won, "; "))
 	}
-	return fmt.Sprintf("On Linux %s %s; no difference was shown for %s.", kernel, strings.Join(won, "; "), strings.Join(same, "; "))
+	return fmt.Sprintf("On Linux %s %s; no difference was shown for %s.", kernel, strings.Join(won, "; "), rest)
 }
 
 // Control tells, of a candidate and the same once more, whether the measurement

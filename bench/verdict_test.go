@@ -65,3 +65,19 @@ func TestVerdictIgnoresSamplesWithErrors(t *testing.T) {
 		t.Errorf("findings %v", f)
 	}
 }
+
+// Many workloads without a difference are counted, not listed.
+func TestVerdictStaysASentence(t *testing.T) {
+	r := compared(bench.Workload{Kind: bench.Echo, Connections: 1, Size: 64, Depth: 1}, .80, .82, .81, .79, .80, .81, .80)
+	for n := range 4 {
+		more := compared(bench.Workload{Kind: bench.Echo, Connections: 2 + n, Size: 64, Depth: 1}, 1.02, .98, 1.01, .99, 1, 1.03, .97)
+		r.Append(more)
+	}
+	if got := r.Verdict("uring", "epoll"); !strings.HasSuffix(got, "; no difference was shown for 4 other workloads.") {
+		t.Errorf("verdict %q", got)
+	}
+	r.Workloads = r.Workloads[1:]
+	if got := r.Verdict("uring", "epoll"); !strings.HasSuffix(got, "no difference between uring and epoll was shown for any of 4 workloads.") {
+		t.Errorf("verdict %q", got)
+	}
+}
