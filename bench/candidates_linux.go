@@ -31,7 +31,7 @@ type Candidate struct {
 // Candidates are all that there are. That one is listed does not mean that it
 // can be built or run here.
 func Candidates() []Candidate {
-	echoes := []Kind{Echo, Churn, Idle}
+	echoes := []Kind{Echo, Mixed, Churn, Idle}
 	own := func(name, model string, args ...string) Candidate {
 		return Candidate{name, model, Kinds, 1, func(w *workshop) ([]string, error) {
 			return append([]string{w.self, "server"}, args...), nil
@@ -39,7 +39,7 @@ func Candidates() []Candidate {
 	}
 	several := func(name, engine, spread string, loops int) Candidate {
 		c := own(name, "", "--engine", engine, "--spread", spread, "--loops", strconv.Itoa(loops))
-		c.Kinds, c.Loops = []Kind{Echo, Stream, Poems, Churn, Idle}, loops // the members of a broadcast share a loop
+		c.Kinds, c.Loops = []Kind{Echo, Mixed, Stream, Poems, Churn, Idle}, loops // the members of a broadcast share a loop
 		return c
 	}
 	peer := func(name string, kinds []Kind) Candidate {
@@ -119,14 +119,17 @@ func (c Candidate) serves(w Workload) bool { return slices.Contains(c.Kinds, w.K
 
 // args tell a server its workload.
 func (w Workload) args() []string {
-	kind := w.Kind
-	if kind == Churn || kind == Idle {
+	kind, size := w.Kind, int64(w.Size)
+	if kind == Churn || kind == Idle || kind == Mixed {
 		kind = Echo // as far as a server can see
+	}
+	if w.Kind == Mixed {
+		size = w.size(0) // the largest
 	}
 	return []string{
 		"--kind", string(kind),
 		"--connections", strconv.Itoa(w.Connections),
-		"--size", strconv.Itoa(w.Size),
+		"--size", strconv.FormatInt(size, 10),
 		"--depth", strconv.Itoa(w.Depth),
 		"--delay", w.Delay.String(),
 		"--total", strconv.FormatInt(w.Total/int64(w.Connections), 10),

@@ -78,6 +78,7 @@ type generator struct {
 type client struct {
 	fd             int // 0: none
 	base           int64
+	size           int64 // of its messages
 	sent, received int64
 	due            int64 // bytes that may be sent, up to here
 	times          []time.Duration
@@ -119,7 +120,7 @@ func (g *generator) measure(warm, d time.Duration) error {
 			return err
 		}
 		g.allow(0, 1, g.now())
-	case Echo, Churn:
+	case Echo, Mixed, Churn:
 		g.launch()
 	}
 	if err := g.run(warm); err != nil {
@@ -132,7 +133,7 @@ func (g *generator) measure(warm, d time.Duration) error {
 		return err
 	}
 	began := g.now()
-	if g.w.Kind == Echo {
+	if g.w.echoes() {
 		g.launch()
 	}
 	if err := g.run(d); err != nil {
@@ -192,7 +193,7 @@ func (g *generator) end() (err error) {
 // what is counted nothing is in flight: CPU time and messages are then of the
 // same work. One that does not come back within seconds is lost.
 func (g *generator) settle() error {
-	if g.w.Kind != Echo {
+	if !g.w.echoes() {
 		return nil
 	}
 	g.draining = true
@@ -330,9 +331,9 @@ func (g *generator) connect(i int) error {
 		unix.Close(fd)
 		return fmt.Errorf("connect: %w", err)
 	}
-	c := client{fd: fd, base: int64(i) * 9973}
+	c := client{fd: fd, base: int64(i) * 9973, size: g.w.size(i)}
 	switch g.w.Kind {
-	case Echo, Churn, Idle:
+	case Echo, Mixed, Churn, Idle:
 		c.times = g.conns[i].times
 		if c.times == nil {
 			c.times = make([]time.Duration, g.w.Depth)
@@ -424,21 +425,22 @@ func (g *generator) receive(i int) {
 // allow lets connection i send n more messages.
 func (g *generator) allow(i, n int, now time.Duration) {
 	c := &g.conns[i]
-	for size := int64(g.w.Size); int((c.due-c.received)/size)+n > len(c.times); {
-		c.grow(size)
+	size := c.size
+	for int((c.due-c.received)/size)+n > len(c.times) {
+		c.grow()
 	}
 	for k := range n {
-		c.times[(int(c.due/int64(g.w.Size))+k)%len(c.times)] = now
+		c.times[(int(c.due/size)+k)%len(c.times)] = now
 	}
-	c.due += int64(n * g.w.Size)
+	c.due += int64(n) * size
 	g.inFlight += n
 	g.send(i)
 }
 
 // grow makes room to remember twice as many messages in flight.
-func (c *client) grow(size int64) {
+func (c *client) grow() {
 	more := make([]time.Duration, 2*len(c.times))
-	for k := c.received / size; k < c.due/size; k++ {
+	for k := c.received / c.size; k < c.due/c.size; k++ {
 		more[int(k)%len(more)] = c.times[int(k)%len(c.times)]
 	}
 	c.times = more
@@ -476,7 +478,7 @@ func (g *generator) count(latency time.Duration) {
 }
 
 func (g *generator) gotEcho(i int, c *client, n int) {
-	size := int64(g.w.Size)
+	size := c.size
 	done := c.received / size
 	c.received += int64(n)
 	more := int(c.received/size - done)
@@ -494,7 +496,7 @@ func (g *generator) gotEcho(i int, c *client, n int) {
 }
 
 func (g *generator) gotChurn(i int, c *client, n int) {
-	if c.received += int64(n); c.received < int64(g.w.Size) {
+	if c.received += int64(n); c.received < c.size {
 		return
 	}
 	now := g.now()
@@ -510,7 +512,7 @@ func (g *generator) gotChurn(i int, c *client, n int) {
 // gotPoem takes for the beginning of a poem's schedule the one by which its
 // chunks came earliest.
 func (g *generator) gotPoem(_ int, c *client, n int) {
-	size := int64(g.w.Size)
+	size := c.size
 	done := c.received / size
 	c.received += int64(n)
 	now := g.now()
@@ -524,7 +526,7 @@ func (g *generator) gotPoem(_ int, c *client, n int) {
 }
 
 func (g *generator) gotBroadcast(_ int, c *client, n int) {
-	size := int64(g.w.Size)
+	size := c.size
 	done := c.received / size
 	c.received += int64(n)
 	if c.received/size == done {

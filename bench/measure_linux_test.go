@@ -34,6 +34,7 @@ func TestEveryWorkloadOnEveryEngine(t *testing.T) {
 		{Kind: bench.Echo, Connections: 20},
 		{Kind: bench.Echo, Connections: 3, Size: 300_000, Depth: 2}, // more than a socket takes
 		{Kind: bench.Echo, Connections: 4, Rate: 2000},
+		{Kind: bench.Mixed, Connections: 40},
 		{Kind: bench.Pipelined, Connections: 5, Size: 100},
 		{Kind: bench.Stream, Connections: 3, Total: 3_000_000},
 		{Kind: bench.Poems, Connections: 20, Delay: 5 * time.Millisecond},

@@ -27,13 +27,17 @@ const (
 	// Broadcast sends each message that comes in to every connection. A message
 	// that was received is the unit.
 	Broadcast Kind = "broadcast"
+	// Mixed is Echo with small, middling and large messages side by side: of
+	// twenty connections one sends 64 KiB at a time, five send 4 KiB, and the
+	// others Size bytes.
+	Mixed Kind = "mixed"
 	// Idle has every connection echo one message and then do nothing. It gives
 	// BytesPerConn and no times.
 	Idle Kind = "idle"
 )
 
 // Kinds are all kinds of workload.
-var Kinds = []Kind{Echo, Pipelined, Stream, Poems, Churn, Broadcast, Idle}
+var Kinds = []Kind{Echo, Pipelined, Stream, Poems, Churn, Broadcast, Mixed, Idle}
 
 // A Workload is one shape of load.
 type Workload struct {
@@ -79,7 +83,7 @@ func (w Workload) WithDefaults() (Workload, error) {
 		if w.Delay == 0 {
 			w.Delay = 100 * time.Millisecond
 		}
-	case Echo, Churn, Broadcast, Idle:
+	case Echo, Churn, Broadcast, Mixed, Idle:
 	default:
 		return w, fmt.Errorf("bench: there is no workload %q; there are %v", w.Kind, Kinds)
 	}
@@ -96,10 +100,26 @@ func (w Workload) WithDefaults() (Workload, error) {
 		return w, fmt.Errorf("bench: depth is %d; it must be from 1 to 65536", w.Depth)
 	case w.Delay < 0, w.Total < 0, w.Rate < 0:
 		return w, fmt.Errorf("bench: delay, total and rate must not be negative")
-	case w.Rate > 0 && w.Kind != Echo:
-		return w, fmt.Errorf("bench: rate is for echo; %s has a pace of its own", w.Kind)
+	case w.Rate > 0 && !w.echoes():
+		return w, fmt.Errorf("bench: rate is for echo and mixed; %s has a pace of its own", w.Kind)
 	}
 	return w, nil
+}
+
+// echoes reports whether messages are sent and come back, over and over.
+func (w Workload) echoes() bool { return w.Kind == Echo || w.Kind == Mixed }
+
+// size is the bytes of connection i's messages.
+func (w Workload) size(i int) int64 {
+	switch {
+	case w.Kind != Mixed:
+		return int64(w.Size)
+	case i%20 == 0:
+		return 64 << 10
+	case i%4 == 1:
+		return 4 << 10
+	}
+	return int64(w.Size)
 }
 
 // Unit is what one unit of the workload is called.
@@ -123,6 +143,12 @@ func (w Workload) String() string {
 			return fmt.Sprintf("echo %d x %s at %.0f/s", w.Connections, bytesText(int64(w.Size)), w.Rate)
 		}
 		return fmt.Sprintf("echo %d x %s, depth %d", w.Connections, bytesText(int64(w.Size)), w.Depth)
+	case Mixed:
+		at := fmt.Sprintf("depth %d", w.Depth)
+		if w.Rate > 0 {
+			at = fmt.Sprintf("%.0f/s", w.Rate)
+		}
+		return fmt.Sprintf("mixed %d x %s, 4 KiB and 64 KiB, %s", w.Connections, bytesText(int64(w.Size)), at)
 	case Stream:
 		return fmt.Sprintf("stream %s to %d", bytesText(w.Total), w.Connections)
 	case Poems:
