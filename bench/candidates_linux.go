@@ -82,7 +82,7 @@ func Candidates() []Candidate {
 func find(name string) (Candidate, error) {
 	base, program, other := strings.Cut(name, "@")
 	if !other {
-		base, _, _ = strings.Cut(name, "/")
+		base = original(name)
 	}
 	var known []string
 	for _, c := range Candidates() {

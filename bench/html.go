@@ -230,11 +230,7 @@ func (r *Result) page() page {
 		p.Errors = append(p.Errors, count{k, errors[k]})
 	}
 	p.Marks, p.Totals = r.marks()
-	for _, s := range r.Skipped {
-		if !slices.Contains(p.Skipped, s) {
-			p.Skipped = append(p.Skipped, s)
-		}
-	}
+	p.Skipped = r.Skipped
 	return p
 }
 
@@ -272,13 +268,6 @@ func (r *Result) facts() []string {
 		facts = append(facts, m.Began.Format("2 January 2006, 15:04 MST"))
 	}
 	return append(facts, fmt.Sprintf("%d samples", len(r.Samples)))
-}
-
-// original is the name of a candidate without what tells it from the same once
-// more: "uring" for "uring/2".
-func original(candidate string) string {
-	name, _, _ := strings.Cut(candidate, "/")
-	return name
 }
 
 // controls tell what became of candidates that were measured against themselves.
@@ -359,7 +348,7 @@ func (r *Result) workloadView(p *page, w Workload, candidates []string) workload
 		row.ClientBound = 2*row.ClientBoundSamples > len(good)
 		if base := p.Baseline; c != base {
 			if ratio, prob, rounds := r.Compare(name, c, base); rounds > 0 {
-				row.Ratio, row.Same = ratio.String(), !(prob < 0.05 && (ratio.Hi < 1 || ratio.Lo > 1))
+				row.Ratio, row.Same = ratio.String(), !differ(ratio, prob)
 			}
 		}
 		if sum := row.User + row.System; positive(sum) {
@@ -386,9 +375,6 @@ func (v *workloadView) distributions(r *Result, p *page) {
 		at[i] = map[float64][]float64{}
 		for _, s := range r.Of(v.Name, c.Name) {
 			for _, q := range s.Percentiles {
-				if q.Share == 0 && q.US == 0 {
-					continue // the histogram does not tell its least value
-				}
 				at[i][q.Share] = append(at[i][q.Share], q.US)
 				shares[q.Share] = true
 			}

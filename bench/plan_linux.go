@@ -110,7 +110,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 		}
 		argv, err := c.build(shop)
 		if err != nil {
-			r.Skipped = append(r.Skipped, Skipped{"", name, err.Error()})
+			r.skip(Skipped{"", name, err.Error()})
 			fmt.Fprintf(progress, "%s is left out: %v\n", name, err)
 			continue
 		}
@@ -135,7 +135,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 			if c.serves(w) {
 				able = append(able, c)
 			} else {
-				r.Skipped = append(r.Skipped, Skipped{w.String(), c.Name, "it does not serve this workload"})
+				r.skip(Skipped{w.String(), c.Name, "it does not serve this workload"})
 			}
 		}
 		for round := range p.Rounds {
@@ -155,7 +155,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 				s, engine, err := p.one(w, c, commands[c.Name], 0)
 				done++
 				if err != nil {
-					r.Skipped = append(r.Skipped, Skipped{w.String(), c.Name, err.Error()})
+					r.skip(Skipped{w.String(), c.Name, err.Error()})
 					fmt.Fprintf(progress, "%-32s round %d  %-10s %v\n", w, round+1, c.Name, err)
 					continue
 				}

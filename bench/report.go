@@ -93,25 +93,10 @@ func (r *Result) WriteMarkdown(out io.Writer, targets []Target) error {
 	m := r.Manifest
 	fmt.Fprintf(&b, "## Manifest\n\n")
 	fmt.Fprintf(&b, "| | |\n|---|---|\n")
-	row := func(k string, v any) { fmt.Fprintf(&b, "| %s | %v |\n", k, v) }
-	row("begun, took", fmt.Sprintf("%s, %v", m.Began.Format("2006-01-02 15:04 MST"), m.Took.Round(1e9)))
-	row("command", "`"+strings.Join(m.Command, " ")+"`")
-	row("commit", m.Commit)
-	row("kernel", m.Kernel)
-	row("CPU", fmt.Sprintf("%s, %d of them, virtual: %v", m.CPU, m.CPUs, m.Virtual))
-	row("pinned", fmt.Sprintf("server to CPU %d, generator to CPU %d", m.ServerCPU, m.ClientCPU))
-	row("Go, GOMAXPROCS of servers", fmt.Sprintf("%s, %d", m.Go, m.GOMAXPROCS))
-	row("io_uring tier", m.Tier)
-	row("rounds, warm-up, duration, seed", fmt.Sprintf("%d, %v, %v, %d", m.Rounds, m.Warm, m.Duration, m.Seed))
-	row("load before and after", m.LoadBefore+"; "+m.LoadAfter)
-	for _, k := range slices.Sorted(maps.Keys(m.Engines)) {
-		row(k, m.Engines[k])
-	}
-	for _, k := range slices.Sorted(maps.Keys(m.Sysctls)) {
-		row(k, strings.ReplaceAll(m.Sysctls[k], "\t", " "))
-	}
-	for _, k := range slices.Sorted(maps.Keys(m.Mitigations)) {
-		row("mitigation of "+k, m.Mitigations[k])
+	row := func(k, v string) { fmt.Fprintf(&b, "| %s | %s |\n", k, v) }
+	row("command", "`"+m.command()+"`")
+	for _, pair := range m.rows() {
+		row(pair[0], pair[1])
 	}
 
 	all := r.candidates("")
@@ -183,16 +168,12 @@ func (r *Result) WriteMarkdown(out io.Writer, targets []Target) error {
 	fmt.Fprintf(&b, "\n%s\n", r.ledger())
 	if len(r.Skipped) > 0 {
 		fmt.Fprintf(&b, "\nNot measured:\n\n")
-		seen := map[Skipped]bool{}
 		for _, s := range r.Skipped {
-			if !seen[s] {
-				seen[s] = true
-				what := s.Workload
-				if what == "" {
-					what = "all"
-				}
-				fmt.Fprintf(&b, "- %s, %s: %s\n", s.Candidate, what, s.Why)
+			what := s.Workload
+			if what == "" {
+				what = "all"
 			}
+			fmt.Fprintf(&b, "- %s, %s: %s\n", s.Candidate, what, s.Why)
 		}
 	}
 	_, err := io.WriteString(out, b.String())

@@ -228,11 +228,20 @@ func (r *Result) compare(workload, candidate, baseline string, value func(Sample
 	return Ratio(a, b), Differ(a, b), len(a)
 }
 
+// skip notes s, once: what fails in one round often fails in all.
+func (r *Result) skip(s Skipped) {
+	if !slices.Contains(r.Skipped, s) {
+		r.Skipped = append(r.Skipped, s)
+	}
+}
+
 // Append adds what another plan of the same place and time gave.
 func (r *Result) Append(more *Result) {
 	r.Workloads = append(r.Workloads, more.Workloads...)
 	r.Samples = append(r.Samples, more.Samples...)
-	r.Skipped = append(r.Skipped, more.Skipped...)
+	for _, s := range more.Skipped {
+		r.skip(s)
+	}
 	r.Partial = r.Partial || more.Partial
 	r.Manifest.Took += more.Manifest.Took
 	r.Manifest.LoadAfter = more.Manifest.LoadAfter

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 )
@@ -43,17 +42,18 @@ func (r *Result) Findings(a, b string) []Finding {
 		if f.Rounds == 0 {
 			continue
 		}
-		switch {
-		case math.IsNaN(f.P) || f.P >= 0.05:
-		case f.Ratio.Hi < 1:
-			f.Winner = a
-		case f.Ratio.Lo > 1:
-			f.Winner = b
+		if differ(f.Ratio, f.P) {
+			if f.Winner = a; f.Ratio.Lo > 1 {
+				f.Winner = b
+			}
 		}
 		all = append(all, f)
 	}
 	return all
 }
+
+// differ reports whether a difference was shown.
+func differ(ratio Interval, p float64) bool { return p < 0.05 && (ratio.Hi < 1 || ratio.Lo > 1) }
 
 // String is the finding as a clause: "epoll uses 18 % less CPU than uring for echo
 // 64 x 64 KiB, depth 1 (95 % CI 14..22 %)".
@@ -140,9 +140,16 @@ func (r *Result) Pair() (a, b string, ok bool) {
 		case !slices.Contains(gave, name):
 		case a == "":
 			a = name
-		case name != a+"/2":
+		case original(name) != original(a):
 			return a, name, true
 		}
 	}
 	return "", "", false
+}
+
+// original is the name of a candidate without what tells it from the same once
+// more: "uring" for "uring/2".
+func original(candidate string) string {
+	name, _, _ := strings.Cut(candidate, "/")
+	return name
 }

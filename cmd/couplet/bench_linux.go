@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -217,7 +216,7 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 			return err
 		}
 	}
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
+	ctx, stop := interruptible()
 	defer stop()
 	progress, end := b.progress(&p)
 	result, err := p.Run(ctx, progress)

@@ -470,8 +470,10 @@ const fine = 16 * time.Millisecond
 
 // setTimer arms t by a fresh look at the clock, so that it is never early.
 func (l *Loop) setTimer(t *timers.Timer, d time.Duration) {
-	l.timers.Remove(t)
-	t.Fine = d < fine
+	if t.Fine != (d < fine) {
+		l.timers.Remove(t) // the queue counts the fine ones
+		t.Fine = !t.Fine
+	}
 	l.timers.Add(t, timers.Deadline(l.clock(), d))
 }
 
