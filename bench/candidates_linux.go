@@ -49,9 +49,13 @@ func Candidates() []Candidate {
 		}}
 	}
 	c := func(name, source string, libs ...string) Candidate {
-		return Candidate{name, "", echoes, 1, func(w *workshop) ([]string, error) {
+		return Candidate{name, "", append([]Kind{Poems}, echoes...), 1, func(w *workshop) ([]string, error) {
 			path, err := w.compile(source, libs...)
-			return []string{path}, err
+			if err != nil {
+				return nil, err
+			}
+			text, err := w.text()
+			return []string{path, "--text", text, "--period", strconv.Itoa(patternPeriod)}, err
 		}}
 	}
 	return []Candidate{
@@ -176,7 +180,7 @@ func (w *workshop) compile(source string, libs ...string) (string, error) {
 		if _, err := exec.LookPath("gcc"); err != nil {
 			return errors.New("there is no gcc; apt-get install gcc liburing-dev")
 		}
-		for _, name := range []string{"control.h", source} {
+		for _, name := range []string{"control.h", "poems.h", source} {
 			text, err := sources.ReadFile("c/" + name)
 			if err != nil {
 				return err
@@ -194,6 +198,11 @@ func (w *workshop) compile(source string, libs ...string) (string, error) {
 		}
 		return nil
 	})
+}
+
+// text is a file of what poems consist of, for programs that cannot make it.
+func (w *workshop) text() (string, error) {
+	return w.once("text", func(path string) error { return os.WriteFile(path, pattern(), 0o644) })
 }
 
 // peers builds the module bench/peers.
