@@ -34,7 +34,8 @@ type Stats struct {
 	// Events counts completions or readiness events.
 	Events int64
 	// Batches counts the waits that brought some of these: Batches[i] those that
-	// brought from 2^i to 2^(i+1)-1, the last all that brought more.
+	// brought from 2^i to 2^(i+1)-1, the last all that brought more. An engine whose
+	// waits are for one thing each counts none.
 	Batches [14]int64
 
 	// Posted counts posted functions that ran, Wakes the wake-ups they needed.

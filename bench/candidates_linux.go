@@ -62,7 +62,11 @@ func Candidates() []Candidate {
 		own("uring", "c-uring", "--engine", "uring"),
 		own("uring-u2", "c-uring", "--engine", "uring", "--tier", "u2"),
 		own("uring-u3", "c-uring", "--engine", "uring", "--tier", "u3"),
+		own("uring-oneshot", "c-uring", "--engine", "uring", "--tier", "u2", "--without", "multishot"),
+		own("uring-notry", "c-uring", "--engine", "uring", "--without", "try"),
 		own("epoll", "c-epoll", "--engine", "epoll"),
+		own("epoll-edge", "c-epoll", "--engine", "epoll", "--without", "level"),
+		own("epoll-notry", "c-epoll", "--engine", "epoll", "--without", "try"),
 		own("goroutine", "", "--engine", "goroutine"),
 		several("uring-x2", "uring", "reuseport", 2),
 		several("uring-x2-rr", "uring", "roundrobin", 2),
@@ -117,6 +121,11 @@ func CheckCandidates(names []string) error {
 		}
 	}
 	return nil
+}
+
+// counts reports whether c counts its system calls, and the kernel can do so for it.
+func (c Candidate) counts() bool {
+	return c.Name == "epoll" || c.Name == "uring" || strings.HasPrefix(c.Name, "epoll-") || strings.HasPrefix(c.Name, "uring-")
 }
 
 func (c Candidate) serves(w Workload) bool { return slices.Contains(c.Kinds, w.Kind) }

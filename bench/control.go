@@ -23,6 +23,13 @@ type Report struct {
 	Involuntary int64 `json:"involuntary_switches"`
 	// Crossings counts system calls for I/O, where the server counts them.
 	Crossings int64 `json:"crossings,omitempty"`
+	// Workers is how many worker threads io_uring has made for what it could not do
+	// at once.
+	Workers int `json:"io_workers,omitempty"`
+	// KernelCrossings is the system calls of the engine's loops by the kernel's
+	// count, where that was asked for; NotCounted says why it is not there.
+	KernelCrossings int64  `json:"kernel_crossings,omitempty"`
+	NotCounted      string `json:"not_counted,omitempty"`
 	// Stats are the counters of a couplet engine.
 	Stats *couplet.Stats `json:"stats,omitempty"`
 }

@@ -43,6 +43,9 @@ type Plan struct {
 	// Figures.Disturbed), once the machine is quiet or 30 s have passed. What a
 	// sample says plays no part in it.
 	Retries int
+	// Audit has one more sample of every engine of couplet's on every workload taken,
+	// to check its count of system calls against the kernel's.
+	Audit bool
 	// Save, if not nil, is called with what there is after every round, so that
 	// what ends the program early does not take everything with it.
 	Save func(*Result)
@@ -175,8 +178,30 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 				p.Save(r)
 			}
 		}
+		if p.Audit {
+			p.audit(r, w, able, commands)
+		}
 	}
 	return r, nil
+}
+
+// audit takes the samples that Audit asks for. One that fails is left out: what
+// fails, fails in the samples that count too.
+func (p Plan) audit(r *Result, w Workload, able []Candidate, commands map[string][]string) {
+	p.Duration, p.Retries = min(p.Duration, 250*time.Millisecond), 0
+	for _, c := range able {
+		if !c.counts() || w.Kind == Idle || r.Unaudited != "" {
+			continue
+		}
+		s, _, err := p.one(w, c, append(slices.Clone(commands[c.Name]), "--count"), 0)
+		switch {
+		case err != nil || len(s.Errors) > 0:
+		case s.notCounted != "":
+			r.Unaudited = s.notCounted
+		case s.Crossings > 0:
+			r.Audits = append(r.Audits, Audit{w.String(), c.Name, s.Crossings, s.kernel})
+		}
+	}
 }
 
 func (s Sample) line(w Workload, round int) string {
