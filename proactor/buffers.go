@@ -3,6 +3,7 @@
 package proactor
 
 import (
+	"time"
 	"unsafe"
 
 	"couplet"
@@ -14,9 +15,11 @@ import (
 const bufferGroup = 1
 
 // The ring is first in, first out, so all of it becomes the cache's working set:
-// it starts small and grows when receives find it empty. Where the kernel fills
-// one buffer by several receives (incremental), few large ones serve everybody.
+// it starts small, doubles when receives find it empty, and halves when none did
+// for a while. Where the kernel fills one buffer by several receives
+// (incremental), few large ones serve everybody.
 const (
+	quietTime          = 10 * time.Second
 	startBuffers       = 64
 	maxBuffers         = 4096 // 64 MiB
 	bufferSize         = 16 << 10
@@ -32,10 +35,15 @@ type buffers struct {
 	ring        *ring.BufRing
 	memory      loop.Blocks
 	incremental bool
-	limit       int
-	blocks      []*loop.Block
-	used        []int // of each block, where the kernel fills them bit by bit
-	pending     bool  // blocks were added since the last publish
+	blocks      []*loop.Block // by id; nil: not in the ring
+	used        []int         // of each block, where the kernel fills them bit by bit
+	vacant      []uint16      // ids that are not in the ring
+	pending     bool          // blocks were added since the last publish
+
+	least, most int           // blocks
+	enough      int           // blocks, as it seems: what is more is let go as it comes back
+	starved     time.Time     // when a receive last found none, or enough was halved
+	quiet       time.Duration // after which it is halved again
 
 	id       uint16 // of the block that is lent now
 	data     []byte // of it
@@ -45,35 +53,58 @@ type buffers struct {
 var _ loop.Lent = (*buffers)(nil)
 
 func newBuffers(r *ring.Ring, config *couplet.Config) (*buffers, error) {
-	n := startBuffers
-	b := &buffers{memory: loop.Blocks{Size: bufferSize}, limit: maxBuffers}
+	b := &buffers{memory: loop.Blocks{Size: bufferSize}, least: startBuffers, most: maxBuffers, quiet: quietTime}
 	b.incremental = config.Features&couplet.FeatureIncremental != 0
 	if b.incremental {
-		n, b.limit, b.memory.Size = incrementalBuffers, maxIncremental, incrementalSize
+		b.least, b.most, b.memory.Size = incrementalBuffers, maxIncremental, incrementalSize
 	}
 	if config.RingBufferSize > 0 {
 		b.memory.Size = config.RingBufferSize
 	}
 	if config.RingBuffers > 0 {
-		n, b.limit = config.RingBuffers, config.RingBuffers
+		b.least, b.most = config.RingBuffers, config.RingBuffers
 	}
 	var err error
-	if b.ring, err = r.NewBufRing(uint16(b.limit), bufferGroup, b.incremental); err != nil {
+	if b.ring, err = r.NewBufRing(uint16(b.most), bufferGroup, b.incremental); err != nil {
 		return nil, err
 	}
-	b.add(n)
+	b.grow(b.least)
 	b.publish()
 	return b, nil
 }
 
-// add puts n new blocks into the ring.
-func (b *buffers) add(n int) {
-	for range n {
+// live is the number of blocks in the ring, or on their way back to it.
+func (b *buffers) live() int { return len(b.blocks) - len(b.vacant) }
+
+// grow puts fresh blocks into the ring until there are n, or as many as there
+// may be.
+func (b *buffers) grow(n int) {
+	b.enough = min(n, b.most)
+	for b.live() < b.enough {
+		id := uint16(len(b.blocks))
+		if last := len(b.vacant) - 1; last >= 0 {
+			id = b.vacant[last]
+			b.vacant = b.vacant[:last]
+		} else {
+			b.blocks, b.used = append(b.blocks, nil), append(b.used, 0)
+		}
 		block := b.memory.Get()
 		clear(block.Memory) // pages are to be found now, not by the first to send something
-		b.blocks = append(b.blocks, block)
-		b.used = append(b.used, 0)
-		b.put(uint16(len(b.blocks) - 1))
+		b.blocks[id], b.used[id] = block, 0
+		b.put(id)
+	}
+}
+
+// adapt grows the ring where a receive found it empty, and after a quiet time has
+// it shrink.
+func (b *buffers) adapt(starved bool, now time.Time) {
+	switch {
+	case starved:
+		b.starved = now
+		b.grow(2 * b.live())
+	case b.enough > b.least && now.Sub(b.starved) >= b.quiet:
+		b.starved = now
+		b.enough = max(b.least, b.enough/2)
 	}
 }
 
@@ -91,11 +122,6 @@ func (b *buffers) publish() {
 	}
 }
 
-// grow doubles the number of blocks, within the limit.
-func (b *buffers) grow() {
-	b.add(min(len(b.blocks), b.limit-len(b.blocks)))
-}
-
 // take is the bytes of a completion that carries a buffer, which is ours from
 // now until giveBack.
 func (b *buffers) take(e *ring.CQE) []byte {
@@ -111,10 +137,17 @@ func (b *buffers) take(e *ring.CQE) []byte {
 // Keep implements loop.Lent.
 func (b *buffers) Keep() *couplet.Buffer { return b.blocks[b.id].Piece(b.data) }
 
-// giveBack returns the block that take lent, once the kernel is done with it.
+// giveBack returns the block that take lent, once the kernel is done with it, or
+// lets it go where there are more than enough.
 func (b *buffers) giveBack() {
 	b.data = nil
 	if !b.finished {
+		return
+	}
+	if b.live() > b.enough {
+		b.blocks[b.id].Release()
+		b.blocks[b.id] = nil
+		b.vacant = append(b.vacant, b.id)
 		return
 	}
 	if block := b.blocks[b.id]; block.Held() {

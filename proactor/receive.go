@@ -110,14 +110,12 @@ func (d *driver) received(s *conn, e *ring.CQE) {
 }
 
 // Held implements loop.Holder: it is what was given to the kernel beforehand.
-func (d *driver) Held() int { return len(d.buffers.blocks) * d.buffers.memory.Size }
+func (d *driver) Held() int { return d.buffers.live() * d.buffers.memory.Size }
 
 // feed gives the kernel the buffers that came back, and arms those whom it had
 // none for: to arm on an empty ring would fail at once.
 func (d *driver) feed() {
-	if len(d.starved) > 0 {
-		d.buffers.grow()
-	}
+	d.buffers.adapt(len(d.starved) > 0, d.loop.Now())
 	d.buffers.publish()
 	for _, k := range d.starved {
 		if s := d.conns.At(k.slot()); s.c != nil && s.generation == k.generation() {
