@@ -207,7 +207,7 @@ func TestPlan(t *testing.T) {
 	if err := again.WriteTable(&table); err != nil {
 		t.Error(err)
 	}
-	if err := again.WriteMarkdown(&report, bench.Targets()); err != nil {
+	if err := again.WriteMarkdown(&report, bench.Targets(), bench.Aims()); err != nil {
 		t.Error(err)
 	}
 	for _, want := range []string{"echo 5 x 64 B, depth 1", "goroutine", "Error ledger: empty"} {

@@ -106,14 +106,29 @@ func TestTargetsAreOfTheTable(t *testing.T) {
 			targets++
 		}
 	}
-	judged := map[string]bool{}
-	for _, target := range bench.Targets() {
-		if !shapes[target.Workload] {
-			t.Errorf("%q is not in the table", target.Workload)
+	for _, bounds := range [][]bench.Target{bench.Targets(), bench.Aims()} {
+		judged := map[string]bool{}
+		for _, target := range bounds {
+			if !shapes[target.Workload] {
+				t.Errorf("%q is not in the table", target.Workload)
+			}
+			judged[target.Workload] = true
 		}
-		judged[target.Workload] = true
+		if len(judged) != targets || len(shapes) != len(bench.Table()) {
+			t.Errorf("%d shapes of %d are judged", len(judged), targets)
+		}
 	}
-	if len(judged) != targets || len(shapes) != len(bench.Table()) {
-		t.Errorf("%d shapes of %d are judged", len(judged), targets)
+}
+
+func TestTheBetterCProgramIsTheCheaperOne(t *testing.T) {
+	r := &bench.Result{}
+	for name, cost := range map[string]float64{"uring": 12, "c-uring": 11, "c-epoll": 10} {
+		for round := range 5 {
+			r.Samples = append(r.Samples, bench.Sample{Workload: "w", Candidate: name, Round: round, UserUS: cost})
+		}
+	}
+	v := r.Judge([]bench.Target{{Workload: "w", Engine: "uring", Against: bench.BetterC, Figure: "CPU", Limit: 1.15}})[0]
+	if v.Found.Center != 1.2 || v.Met() {
+		t.Errorf("the ratio is %v", v.Found)
 	}
 }

@@ -95,7 +95,7 @@ func run() error {
 		}
 	}
 	if *markdown != "" {
-		e := write(*markdown, func(f io.Writer) error { return result.WriteMarkdown(f, bench.Targets()) })
+		e := write(*markdown, func(f io.Writer) error { return result.WriteMarkdown(f, bench.Targets(), bench.Aims()) })
 		if e != nil {
 			return e
 		}
