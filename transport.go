@@ -77,7 +77,8 @@ type Transport interface {
 	// LocalAddr and RemoteAddr are numeric addresses; they stay valid after
 	// ConnectionLost.
 	LocalAddr() net.Addr
-	// RemoteAddr is the peer's address, as Factory.Build got it.
+	// RemoteAddr is the peer's address, as Factory.Build got it. It may be made anew
+	// for each call.
 	RemoteAddr() net.Addr
 
 	// SyscallConn gives access to the descriptor for socket options. Only

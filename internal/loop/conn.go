@@ -27,20 +27,32 @@ const (
 )
 
 // Conn is one connection: the state machine behind a couplet.Transport. All of
-// it belongs to its loop.
+// it belongs to its loop. There may be very many that do nothing, so it is small:
+// what few of them need, or none for long, is in rare.
 type Conn struct {
-	loop       *Loop
+	loop   *Loop
+	origin *origin
+	proto  couplet.Protocol
+	*rare  // to be read; set returns it to be written
+
+	head, tail *Segment
+	queued     int           // bytes in the queue
+	owned      int           // of those, bytes of our own
+	active     time.Duration // when something last moved
+
 	slot       uint32
 	generation uint32
-	fd         int
-	origin     *origin
-	dial       *dial // while connecting
+	turn       uint32 // in which delivered counts
+	delivered  uint32
+
+	fd       int32
+	endErrno uint16
+	peer     sock.Remote // remote is the address where this does not hold it
 
 	state      state
 	paused     bool // by the protocol
 	receiving  bool // the driver was told to receive
 	ended      bool // the driver reported the end of receiving ...
-	endErrno   uint16
 	peerClosed bool // ... and it was the peer's FIN, which the protocol was told
 	halfClosed bool // CloseWrite was called
 	finSent    bool
@@ -49,38 +61,62 @@ type Conn struct {
 	ready      bool // in loop.ready
 	over       bool // WritePaused was called last, not WriteResumed
 	overQueued bool // in loop.over
-	watched    bool // a Handle was made: keep slot.queued
+	watched    bool // a Handle was made: keep handled.queued
 	made       bool // ConnectionMade was called
 	cut        bool // aborted by the deadline of Shutdown
 	buffers    bool // proto is a BufferReceiver
+}
 
-	proto   couplet.Protocol
+// rare is the part of a Conn that is made when the first of it is set.
+type rare struct {
+	dial    *dial // while connecting
 	context any
 
-	head, tail *Segment
-	queued     int // bytes in the queue
-	owned      int // of those, bytes of our own
-	low, high  uint32
-
 	inbound   *inbound // received while paused or set back
-	turn      uint32   // the turn in which delivered counts
-	delivered uint32
+	low, high uint32   // watermarks
 
 	sendErr error // the first error of sending; then only reading goes on
 	reason  error
 
 	own      *timer        // the protocol's, armed by AfterFunc: a list
 	timer    *timers.Timer // idle, flush or linger: one at a time
-	active   time.Duration // when something last moved
 	progress uint64        // Sockets.Progress at the last look
 
 	remote, local net.Addr
 }
 
+// usual is the rare of all who have nothing of their own. It is never written.
+var usual = rare{high: defaultHigh}
+
+// newConn is a connection of nothing but its descriptor.
+func newConn(l *Loop, fd int, o *origin) *Conn {
+	return &Conn{loop: l, fd: int32(fd), origin: o, rare: &usual}
+}
+
+// set is c's own rare, to be written.
+func (c *Conn) set() *rare {
+	if c.rare == &usual {
+		r := usual
+		c.rare = &r
+	}
+	return c.rare
+}
+
+// setRemote keeps the peer's address.
+func (c *Conn) setRemote(a net.Addr) {
+	var ok bool
+	if c.peer, ok = sock.RemoteOf(a); ok {
+		a = nil
+	}
+	if a != c.remote {
+		c.set().remote = a
+	}
+}
+
 // What a driver may ask of a Conn.
 
 // FD is the descriptor.
-func (c *Conn) FD() int { return c.fd }
+func (c *Conn) FD() int { return int(c.fd) }
 
 // Slot is the index of c among its loop's connections, reused after Closed.
 func (c *Conn) Slot() uint32 { return c.slot }
@@ -126,11 +162,10 @@ func (c *Conn) start() {
 	l := c.loop
 	c.state = open
 	c.active = l.now
-	c.high = defaultHigh
 	proto, ok := l.build(c)
 	if !ok {
 		l.count.Refused++
-		c.reason = net.ErrClosed
+		c.set().reason = net.ErrClosed
 		c.close()
 		return
 	}
@@ -205,7 +240,9 @@ func (c *Conn) drain() {
 	if c.state != open || c.paused {
 		return
 	}
-	c.inbound = nil
+	if c.inbound != nil {
+		c.set().inbound = nil
+	}
 	if c.ended {
 		c.readEnded()
 		return
@@ -216,7 +253,7 @@ func (c *Conn) drain() {
 // receiveEnded takes the driver's report that no more will come.
 func (c *Conn) receiveEnded(errno syscall.Errno) {
 	c.receiving = false
-	if errno == 0 && c.head != nil && c.loop.sockets.Torn(c.fd, c.origin.unix) {
+	if errno == 0 && c.head != nil && c.loop.sockets.Torn(c.FD(), c.origin.unix) {
 		errno = syscall.ECONNRESET
 	}
 	c.ended, c.endErrno = true, uint16(errno)
@@ -240,7 +277,7 @@ func (c *Conn) readEnded() {
 		c.peerClosed = true
 		h, ok := c.proto.(couplet.ReadClosedHandler)
 		if !ok {
-			c.reason = io.EOF
+			c.set().reason = io.EOF
 			c.close()
 			return
 		}
@@ -252,7 +289,7 @@ func (c *Conn) readEnded() {
 // bothClosed ends a connection whose halves are both closed.
 func (c *Conn) bothClosed() {
 	if c.state == open && c.peerClosed && c.finSent {
-		c.reason = io.EOF
+		c.set().reason = io.EOF
 		c.finish()
 	}
 }
@@ -312,7 +349,7 @@ func (c *Conn) link(s *Segment) {
 // publish tells Handles how much is queued.
 func (c *Conn) publish() {
 	if c.watched {
-		c.loop.slab.at(c.slot).queued.Store(int64(c.queued))
+		c.loop.slab.at(c.slot).handle().queued.Store(int64(c.queued))
 	}
 }
 
@@ -424,7 +461,7 @@ func (c *Conn) dropQueue() {
 // delivered; then the connection is lost with this error, the first.
 func (c *Conn) sendFailed(errno syscall.Errno) {
 	if c.sendErr == nil {
-		c.sendErr = c.opError("write", errno)
+		c.set().sendErr = c.opError("write", errno)
 	}
 	c.dropQueue()
 	c.publish()
@@ -462,7 +499,7 @@ func (c *Conn) close() {
 	c.state = flushing
 	c.dropInbound()
 	c.setReceive()
-	c.progress = c.loop.sockets.Progress(c.fd, c.origin.unix)
+	c.set().progress = c.loop.sockets.Progress(c.FD(), c.origin.unix)
 	c.active = c.loop.now
 	c.markDirty()
 	if c.head != nil {
@@ -487,10 +524,10 @@ func (c *Conn) startLinger() {
 func (c *Conn) pollLinger() {
 	waited, limit := c.loop.now-c.active, c.origin.opts.LingerTimeout
 	switch {
-	case c.loop.sockets.Acknowledged(c.fd, c.origin.unix):
+	case c.loop.sockets.Acknowledged(c.FD(), c.origin.unix):
 		c.finish()
 	case waited >= limit:
-		c.reason = &couplet.TimeoutError{Op: "linger"}
+		c.set().reason = &couplet.TimeoutError{Op: "linger"}
 		c.finish()
 	default:
 		c.setTimer(min(max(waited, time.Millisecond), 50*time.Millisecond, limit-waited))
@@ -503,7 +540,7 @@ func (c *Conn) finish() { c.closeFD(Graceful) }
 // fail resets c with reason.
 func (c *Conn) fail(reason error) {
 	if c.state < closing {
-		c.reason = reason
+		c.set().reason = reason
 		c.closeFD(Reset)
 	}
 }
@@ -546,7 +583,7 @@ func (c *Conn) keep(data []byte, lent Lent) {
 		b = lent.Keep()
 	}
 	if c.inbound == nil {
-		c.inbound = new(inbound)
+		c.set().inbound = new(inbound)
 	}
 	c.inbound.buffers = append(c.inbound.buffers, b)
 }
@@ -556,7 +593,7 @@ func (c *Conn) dropInbound() {
 		for _, b := range c.inbound.buffers {
 			b.Release()
 		}
-		c.inbound = nil
+		c.set().inbound = nil
 	}
 }
 
@@ -572,7 +609,7 @@ func (c *Conn) closed() {
 	}
 	l.slab.remove(c)
 	if d := c.dial; d != nil {
-		c.dial = nil
+		c.set().dial = nil
 		d.connClosed()
 		return
 	}
@@ -587,7 +624,7 @@ func (c *Conn) closed() {
 // setTimer makes onTimer come after d, in place of what it was set to.
 func (c *Conn) setTimer(d time.Duration) {
 	if c.timer == nil {
-		c.timer = c.loop.newTimer(c.onTimer)
+		c.set().timer = c.loop.newTimer(c.onTimer)
 	}
 	c.loop.setTimer(c.timer, d)
 }
@@ -606,8 +643,8 @@ func (c *Conn) onTimer() {
 	case c.state == lingering:
 		c.pollLinger()
 	case c.state == flushing:
-		if p := c.loop.sockets.Progress(c.fd, c.origin.unix); p != c.progress {
-			c.progress, c.active = p, c.loop.now
+		if p := c.loop.sockets.Progress(c.FD(), c.origin.unix); p != c.progress {
+			c.set().progress, c.active = p, c.loop.now
 		}
 		c.expire("flush", opts.FlushTimeout)
 	case c.state == open && c.sendErr != nil:
@@ -631,7 +668,7 @@ func (c *Conn) expire(op string, d time.Duration) {
 }
 
 func (c *Conn) opError(op string, errno syscall.Errno) error {
-	return sock.OpError(op, c.origin.network, c.LocalAddr(), c.remote, syscallName(op), errno)
+	return sock.OpError(op, c.origin.network, c.LocalAddr(), c.RemoteAddr(), syscallName(op), errno)
 }
 
 func syscallName(op string) string {

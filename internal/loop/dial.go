@@ -89,10 +89,12 @@ func (d *dial) try() {
 			d.err = err
 			continue
 		}
-		c := &Conn{loop: l, fd: fd, origin: &d.origin, dial: d, remote: sa.NetAddr()}
+		c := newConn(l, fd, &d.origin)
+		c.set().dial = d
+		c.setRemote(sa.NetAddr())
 		if !l.slab.put(c) {
 			l.sockets.Release(fd)
-			d.err = &net.OpError{Op: "dial", Net: d.network, Addr: c.remote, Err: syscall.ENOBUFS}
+			d.err = &net.OpError{Op: "dial", Net: d.network, Addr: c.RemoteAddr(), Err: syscall.ENOBUFS}
 			continue
 		}
 		d.conn = c
@@ -113,18 +115,19 @@ func (c *Conn) connected(errno syscall.Errno) {
 		if errno == syscall.EAGAIN && c.origin.unix {
 			d.next-- // a full backlog: the same address again, later
 		}
-		d.err = dialError(d.network, c.remote, "connect", errno)
+		d.err = dialError(d.network, c.RemoteAddr(), "connect", errno)
 		c.closeFD(Reset)
 		return
 	}
 	l := c.loop
-	remote, err := l.sockets.Peer(c.fd)
+	remote, err := l.sockets.Peer(c.FD())
 	if err != nil { // reset before we looked
-		d.err = dialError(d.network, c.remote, "connect", syscall.ECONNRESET)
+		d.err = dialError(d.network, c.RemoteAddr(), "connect", syscall.ECONNRESET)
 		c.closeFD(Reset)
 		return
 	}
-	c.remote, c.dial = remote, nil
+	c.set().dial = nil
+	c.setRemote(remote)
 	d.end()
 	l.count.Dialed++
 	l.entered()
@@ -134,7 +137,7 @@ func (c *Conn) connected(errno syscall.Errno) {
 // connectedToItself finds the accident of a port that dialled itself.
 func (c *Conn) connectedToItself() bool {
 	local, ok := c.LocalAddr().(*net.TCPAddr)
-	remote, ok2 := c.remote.(*net.TCPAddr)
+	remote, ok2 := c.RemoteAddr().(*net.TCPAddr)
 	return ok && ok2 && local.Port == remote.Port && local.IP.Equal(remote.IP)
 }
 

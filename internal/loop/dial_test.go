@@ -80,7 +80,7 @@ func TestDialTriesOneAddressAfterTheOther(t *testing.T) {
 		b.turn(b.closed(c))
 	}
 	c := b.attempt()
-	if got := c.remote.String(); got != "10.0.0.2:80" {
+	if got := c.RemoteAddr().String(); got != "10.0.0.2:80" {
 		t.Errorf("the third attempt goes to %s", got)
 	}
 	b.turn(func() { b.loop.Connected(c, 0) })

@@ -62,7 +62,7 @@ type Driver interface {
 }
 
 // CloseMode says how Close ends a connection.
-type CloseMode int
+type CloseMode uint8
 
 const (
 	// Graceful is a plain close: what the kernel took is still sent.

@@ -95,7 +95,7 @@ func (b *bench) fd() int {
 // conn is the loop's connection of a descriptor.
 func (b *bench) conn(fd int) (found *Conn) {
 	b.loop.slab.each(func(c *Conn) {
-		if c.fd == fd {
+		if c.FD() == fd {
 			found = c
 		}
 	})

@@ -43,7 +43,7 @@ func (l *Loop) caught(c *Conn, where string) {
 		return
 	}
 	c.fail(err)
-	c.reason = err // wins over an Abort before it
+	c.set().reason = err // wins over an Abort before it
 }
 
 // errGoexit is what a runtime.Goexit in a callback (a t.Fatal, say) does.
@@ -133,7 +133,7 @@ func (c *Conn) callPosted(f func(couplet.Transport)) {
 func (l *Loop) build(c *Conn) (p couplet.Protocol, ok bool) {
 	l.begin(Operation, "Build", -1)
 	defer l.caught(nil, "Build")
-	p = c.origin.factory.Build(c.remote)
+	p = c.origin.factory.Build(c.RemoteAddr())
 	l.done()
 	return p, p != nil
 }

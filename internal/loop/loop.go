@@ -386,7 +386,8 @@ func (l *Loop) adopt(fd int, o *origin) {
 		l.turnAway(fd, o)
 		return
 	}
-	c := &Conn{loop: l, fd: fd, origin: o, remote: remote, local: o.listener.local}
+	c := newConn(l, fd, o)
+	c.setRemote(remote)
 	if !l.slab.put(c) {
 		l.turnAway(fd, o)
 		return
@@ -506,7 +507,7 @@ func (t *timer) own() {
 	if t.next != nil {
 		t.next.prev = t
 	}
-	t.conn.own = t
+	t.conn.set().own = t
 }
 
 func (t *timer) disown() {
@@ -514,7 +515,7 @@ func (t *timer) disown() {
 		return
 	}
 	if t.prev == nil {
-		t.conn.own = t.next
+		t.conn.set().own = t.next
 	} else {
 		t.prev.next = t.next
 	}
@@ -618,7 +619,7 @@ func (l *Loop) stopConn(c *Conn) {
 	}
 	c.Close()
 	if c.state == flushing { // where sending had failed, that is the reason
-		c.reason = couplet.ErrShutdown
+		c.set().reason = couplet.ErrShutdown
 	}
 }
 
@@ -648,8 +649,8 @@ func (l *Loop) fail(cause error) {
 			}
 		}
 		if c.state != closing { // else the driver has closed the descriptor
-			l.sockets.Release(c.fd)
-			c.reason = err
+			l.sockets.Release(c.FD())
+			c.set().reason = err
 		}
 		c.dropInbound()
 		if c.dial != nil {

@@ -98,7 +98,7 @@ func TestADescriptorWasClosedTwiceWhenTheLoopFailed(t *testing.T) {
 	b := newBench(t, couplet.Config{})
 	p := &notes{}
 	c := b.accept(p)
-	fd := c.fd
+	fd := c.FD()
 	c.Abort()
 	b.want("close reset")
 	b.waitErr = errors.New("broken")

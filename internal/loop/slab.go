@@ -20,10 +20,25 @@ type slot struct {
 	conn *Conn
 	// generation is that of the connection here, or of the next one.
 	generation atomic.Uint32
-	// posted is the bytes in posted writes; queued is what the connection has
-	// queued, kept only once a Handle was made.
-	posted, queued atomic.Int64
-	limit          atomic.Int64
+	// handled is there once a Handle was made of a connection here.
+	handled atomic.Pointer[handled]
+}
+
+// handled is what the Handles of the connection in a slot count by.
+type handled struct {
+	// posted is the bytes in posted writes, queued what the connection has queued
+	// by itself, and limit what there may be of both.
+	posted, queued, limit atomic.Int64
+}
+
+// handle is s's handled, for the loop.
+func (s *slot) handle() *handled {
+	h := s.handled.Load()
+	if h == nil {
+		h = new(handled)
+		s.handled.Store(h)
+	}
+	return h
 }
 
 // slab holds a loop's slots in chunks that never move, so that other goroutines
@@ -62,7 +77,9 @@ func (s *slab) put(c *Conn) bool {
 	s.free = s.free[:len(s.free)-1]
 	e := s.at(c.slot)
 	e.conn = c
-	e.queued.Store(0)
+	if h := e.handled.Load(); h != nil {
+		h.queued.Store(0)
+	}
 	c.generation = e.generation.Load()
 	return true
 }

@@ -90,9 +90,9 @@ func (c *Conn) Close() error {
 		c.fail(c.sendErr)
 		return nil
 	}
-	c.reason = net.ErrClosed
+	c.set().reason = net.ErrClosed
 	if c.peerClosed {
-		c.reason = io.EOF
+		c.set().reason = io.EOF
 	}
 	c.close()
 	return nil
@@ -134,7 +134,8 @@ func (c *Conn) ResumeReading() {
 func (c *Conn) SetWatermarks(low, high int) {
 	c.loop.check()
 	high = min(max(high, 0), math.MaxUint32)
-	c.high, c.low = uint32(high), uint32(min(max(low, 0), high))
+	r := c.set()
+	r.high, r.low = uint32(high), uint32(min(max(low, 0), high))
 	c.markOver()
 }
 
@@ -154,14 +155,25 @@ func (c *Conn) AfterFunc(d time.Duration, f func()) couplet.Timer {
 
 // LocalAddr implements couplet.Transport.
 func (c *Conn) LocalAddr() net.Addr {
-	if c.local == nil && c.fd >= 0 {
-		c.local, _ = c.loop.sockets.Local(c.fd)
+	if c.local != nil {
+		return c.local
+	}
+	if n := c.origin.listener; n != nil && n.local != nil {
+		return n.local
+	}
+	if c.fd >= 0 {
+		c.set().local, _ = c.loop.sockets.Local(c.FD())
 	}
 	return c.local
 }
 
 // RemoteAddr implements couplet.Transport.
-func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+func (c *Conn) RemoteAddr() net.Addr {
+	if c.remote != nil {
+		return c.remote
+	}
+	return c.peer.NetAddr()
+}
 
 // Loop implements couplet.Transport.
 func (c *Conn) Loop() couplet.Loop { return c.loop }
@@ -174,7 +186,7 @@ func (c *Conn) Handle() couplet.Handle {
 	}
 	if !c.watched {
 		c.watched = true
-		c.loop.slab.at(c.slot).limit.Store(int64(c.origin.opts.MaxOutbound))
+		c.loop.slab.at(c.slot).handle().limit.Store(int64(c.origin.opts.MaxOutbound))
 		c.publish()
 	}
 	return couplet.NewHandle(c.loop, uint64(c.generation)<<32|uint64(c.slot))
@@ -184,7 +196,7 @@ func (c *Conn) Handle() couplet.Handle {
 func (c *Conn) Context() any { return c.context }
 
 // SetContext implements couplet.Transport.
-func (c *Conn) SetContext(v any) { c.context = v }
+func (c *Conn) SetContext(v any) { c.set().context = v }
 
 // SyscallConn implements couplet.Transport.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
@@ -219,12 +231,16 @@ func (l *Loop) PostConn(id uint64, n int, f func(t couplet.Transport)) error {
 	if s == nil || s.generation.Load() != generation {
 		return net.ErrClosed
 	}
-	if n > 0 && s.posted.Add(int64(n))+s.queued.Load() > s.limit.Load() {
-		s.posted.Add(-int64(n))
+	h := s.handled.Load()
+	if h == nil {
+		return net.ErrClosed // there is no such Handle
+	}
+	if n > 0 && h.posted.Add(int64(n))+h.queued.Load() > h.limit.Load() {
+		h.posted.Add(-int64(n))
 		return couplet.ErrOutboundFull
 	}
 	ok := l.Post(func() {
-		s.posted.Add(-int64(n))
+		h.posted.Add(-int64(n))
 		c := s.conn
 		if c == nil || s.generation.Load() != generation {
 			f(nil)
