@@ -43,15 +43,26 @@ type Plan struct {
 	// Figures.Disturbed), once the machine is quiet or 30 s have passed. What a
 	// sample says plays no part in it.
 	Retries int
+	// Spare is how much time all samples that are taken again may cost together,
+	// waiting included; without it there is no limit.
+	Spare time.Duration
+	// Until, if not zero, is when no further round is begun. What is then missing
+	// is told in Result.Skipped.
+	Until time.Time
 	// Save, if not nil, is called with what there is after every round, so that
 	// what ends the program early does not take everything with it.
 	Save func(*Result)
+	// Next, if not nil, is called before every sample with how many of how many
+	// there have been, and what comes now.
+	Next func(done, total int, w Workload, candidate string)
 	// Each, if not nil, is called after every sample with how many of how many
 	// there are.
 	Each func(done, total int, s Sample)
 	// Peers is the directory of the module bench/peers ("bench/peers" by
 	// default).
 	Peers string
+
+	spare *spare
 }
 
 func (p Plan) withDefaults() (Plan, error) {
@@ -120,6 +131,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 	if err := Pin(p.ClientCPU); err != nil {
 		return nil, err
 	}
+	p.spare = &spare{limit: p.Spare}
 	random := rand.New(rand.NewPCG(p.Seed, 0))
 	done, total := 0, 0
 	for _, w := range p.Workloads {
@@ -139,6 +151,10 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 			}
 		}
 		for round := range p.Rounds {
+			if !p.Until.IsZero() && time.Now().After(p.Until) {
+				r.skip(Skipped{w.String(), "every candidate", fmt.Sprintf("the time was over after %d of %d rounds", round, p.Rounds)})
+				break
+			}
 			if round%2 == 0 {
 				random.Shuffle(len(able), func(i, k int) { able[i], able[k] = able[k], able[i] })
 			} else {
@@ -151,6 +167,9 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 						p.Save(r)
 					}
 					return r, err
+				}
+				if p.Next != nil {
+					p.Next(done, total, w, c.Name)
 				}
 				s, engine, err := p.one(w, c, commands[c.Name], 0)
 				done++
@@ -171,6 +190,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 			}
 			r.Manifest.LoadAfter = firstLine("/proc/loadavg")
 			r.Manifest.Took = time.Since(r.Manifest.Began).Round(time.Millisecond)
+			r.Manifest.Again = p.spare.used
 			if p.Save != nil {
 				p.Save(r)
 			}
@@ -205,16 +225,11 @@ func (p Plan) one(w Workload, c Candidate, argv []string, retry int) (Sample, st
 		return Sample{}, "", err
 	}
 	defer server.stop()
-	line, warm, duration := "report", p.Warm, p.Duration
-	switch w.Kind {
-	case Idle:
+	line := "report"
+	if w.Kind == Idle {
 		line = "gc"
-	case Poems:
-		// A schedule is known when some chunks have come, the storm in which all
-		// connected has to be over, and each client counts only a few of them in a
-		// second.
-		warm, duration = max(warm, 30*w.Delay), max(duration, 20*w.Delay)
 	}
+	warm, duration := p.times(w)
 	f, err := Measure(w, server.ready.Port, warm, duration, func() (Report, error) { return server.ask(line) })
 	if err != nil {
 		return Sample{}, "", fmt.Errorf("%w%s", err, server.errors.text())
@@ -222,23 +237,12 @@ func (p Plan) one(w Workload, c Candidate, argv []string, retry int) (Sample, st
 	s := sample(w, c.Name, f)
 	if f.Disturbed() && len(s.Errors) == 0 && w.Kind != Idle && retry < p.Retries {
 		server.stop()
-		awaitQuiet(30 * time.Second)
-		return p.one(w, c, argv, retry+1)
+		if p.spare.await(p.SampleTakes(w)) {
+			return p.one(w, c, argv, retry+1)
+		}
 	}
 	s.Retries = retry
 	return s, server.ready.Engine, nil
-}
-
-// awaitQuiet returns when the machine has done next to nothing for a second, or
-// after limit.
-func awaitQuiet(limit time.Duration) {
-	for end := time.Now().Add(limit); time.Now().Before(end); {
-		before := busyTime()
-		time.Sleep(time.Second)
-		if float64(busyTime()-before) < disturbed*float64(time.Second) {
-			return
-		}
-	}
 }
 
 func (p Plan) manifest() Manifest {

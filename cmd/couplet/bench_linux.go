@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cheggaaa/pb/v3"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -218,12 +217,17 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 	}
 	ctx, stop := interruptible()
 	defer stop()
-	progress, end := b.progress(&p)
-	result, err := p.Run(ctx, progress)
-	if err == nil && len(b.workloads) == 0 && !b.quick {
-		err = b.saturate(ctx, p, result, progress)
+	takes, most, samples := b.limit(&p)
+	if !b.quiet {
+		fmt.Fprintf(b.stderr, "couplet: %d samples, which should take about %s, and at most %s\n", samples, roundly(takes), roundly(most))
 	}
-	end()
+	show := b.progress(p.Baseline)
+	plans := b.course(p)
+	result, err := show.run(ctx, p, plans[1:])
+	if err == nil && len(plans) > 1 {
+		err = b.saturate(ctx, p, result, show)
+	}
+	show.end()
 	if result == nil {
 		return err
 	}
@@ -246,58 +250,34 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 	return nil
 }
 
-// saturate measures the pair of the verdict at fixed rates, from a tenth to twice
-// of what the slower of them does in a closed loop.
-func (b *benchmark) saturate(ctx context.Context, p bench.Plan, r *bench.Result, progress io.Writer) error {
-	w := r.Workloads[0]
-	knee := math.Inf(1)
-	for _, name := range p.Candidates[:2] {
-		if rate := bench.Median(r.Values(w.String(), name, bench.Sample.Rate)); rate < knee {
-			knee = rate
-		}
-	}
-	if math.IsInf(knee, 1) || math.IsNaN(knee) {
-		return nil
-	}
-	p.Workloads, p.Rounds, p.Candidates = nil, 3, p.Candidates[:2]
-	for _, share := range []float64{.1, .25, .5, .65, .8, .9, 1, 1.2, 2} {
-		at := w
-		at.Rate = math.Round(share*knee/100) * 100
-		if at.Rate > 0 {
-			p.Workloads = append(p.Workloads, at)
-		}
-	}
-	more, err := p.Run(ctx, progress)
-	if more != nil {
-		r.Append(more)
-	}
-	return err
+// A progress is where the measurement tells how far it is: a table on a terminal,
+// a line per sample elsewhere.
+type progress struct {
+	lines io.Writer
+	table *liveTable // or nil
 }
 
-// progress is where the measurement tells how far it is: a bar on a terminal, a
-// line per sample elsewhere.
-func (b *benchmark) progress(p *bench.Plan) (w io.Writer, end func()) {
+func (b *benchmark) progress(baseline string) progress {
 	switch {
 	case b.quiet:
-		return io.Discard, func() {}
-	case !isTerminal(b.stderr):
-		return b.stderr, func() {}
+		return progress{lines: io.Discard}
+	case !isLive(b.stderr):
+		return progress{lines: b.stderr}
 	}
-	bar := pb.New(0).SetWriter(b.stderr).SetTemplateString(`{{counters . }} {{bar . }} {{etime . }} of about {{rtime . "%s"}}  {{string . "what"}}`)
-	started := false
-	p.Each = func(done, total int, s bench.Sample) {
-		if !started {
-			bar.Start()
-			started = true
-		}
-		bar.SetTotal(int64(total))
-		bar.SetCurrent(int64(done))
-		bar.Set("what", fmt.Sprintf("%s, %s: %.3g us per %s", s.Workload, s.Candidate, s.CPU(), s.Unit))
+	return progress{lines: io.Discard, table: newLiveTable(newScreen(b.stderr), baseline)}
+}
+
+// run measures p, after which others come.
+func (show progress) run(ctx context.Context, p bench.Plan, others []bench.Plan) (*bench.Result, error) {
+	if show.table != nil {
+		show.table.plan(&p, others)
 	}
-	return io.Discard, func() {
-		if started {
-			bar.Finish()
-		}
+	return p.Run(ctx, show.lines)
+}
+
+func (show progress) end() {
+	if show.table != nil {
+		show.table.end()
 	}
 }
 
@@ -314,6 +294,9 @@ func (b *benchmark) report(r *bench.Result, p bench.Plan) error {
 		fmt.Fprintf(b.stderr, "couplet: %s was not measured on %s: %s\n", s.Candidate, what, oneLine(s.Why))
 	}
 	fmt.Fprintln(b.stdout)
+	if err := r.WriteFixedRates(b.stdout); err != nil {
+		return err
+	}
 	if b.control {
 		fmt.Fprintln(b.stdout, r.Control(p.Candidates[0], p.Candidates[0]+"/2"))
 	}
