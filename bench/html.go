@@ -46,6 +46,8 @@ type page struct {
 	Baseline       string
 	Rounds         int
 	Workloads      []workloadView
+	Knee           float64
+	Fixed          []fixedView
 	Curves         []curveView
 	Idle, Resident []memoryRow
 	Totals         markRow
@@ -67,6 +69,7 @@ type pageData struct {
 	Candidates  []string          `json:"candidates"`
 	Percentiles []percentilesData `json:"percentiles"`
 	Curves      []curveData       `json:"curves"`
+	Recoveries  []recoveryData    `json:"recoveries"`
 }
 
 // percentilesData is the distributions of one workload: a list in US per
@@ -225,6 +228,8 @@ func (r *Result) page() page {
 		p.Workloads = append(p.Workloads, v)
 	}
 	p.Curves, p.Data.Curves = r.curves(p.Candidates)
+	p.Knee = r.Knee
+	p.Fixed = r.fixedViews(&p)
 	errors := r.Errors()
 	for _, k := range slices.Sorted(maps.Keys(errors)) {
 		p.Errors = append(p.Errors, count{k, errors[k]})
@@ -450,7 +455,7 @@ func (m Manifest) rows() [][2]string {
 	var rows [][2]string
 	row := func(k, format string, v ...any) { rows = append(rows, [2]string{k, fmt.Sprintf(format, v...)}) }
 	row("begun", "%s", m.Began.Format("2006-01-02 15:04:05 MST"))
-	row("took", "%v", m.Took.Round(time.Second))
+	row("took", "%v, of which %v for samples that were taken again", m.Took.Round(time.Second), m.Again.Round(time.Second))
 	row("commit", "%s", m.Commit)
 	row("kernel", "%s", m.Kernel)
 	row("CPU", "%s", m.CPU)

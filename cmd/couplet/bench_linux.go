@@ -33,7 +33,12 @@ type benchmark struct {
 }
 
 func newBench(c *common) *cobra.Command {
-	b := &benchmark{common: c}
+	cmd := newBenchOf(&benchmark{common: c})
+	cmd.AddCommand(newBenchCompare(c))
+	return cmd
+}
+
+func newBenchOf(b *benchmark) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure which engine is better for a workload on this kernel",
@@ -72,7 +77,6 @@ and how engines behave from a tenth to twice of what the slower one can do.`,
 	f.StringVar(&b.json, "json", "", "write every sample and the manifest to this `FILE`")
 	f.StringVar(&b.html, "html", "", "write the report as a page to this `FILE`")
 	f.StringVar(&b.peersDir, "peers-dir", "bench/peers", "`directory` of the module with the other libraries")
-	cmd.AddCommand(newBenchCompare(c))
 	return cmd
 }
 

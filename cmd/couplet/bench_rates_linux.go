@@ -11,7 +11,8 @@ import (
 // What a run may take: the time that the defaults are chosen for. It is kept by
 // construction: what samples are taken again for has the half of what the plans
 // leave of it, and no round is begun when it is nearly over. A run that was asked
-// for more has half as long again as it should take.
+// for so much that this leaves it no quarter has half as long again as it should
+// take.
 const (
 	runLimit   = 10 * time.Minute
 	quickLimit = time.Minute
@@ -40,7 +41,9 @@ func (b *benchmark) limit(p *bench.Plan) (takes, most time.Duration, samples int
 	if b.quick {
 		most = quickLimit
 	}
-	most = max(most, takes+takes/2)
+	if takes+takes/4 > most {
+		most = takes + takes/2
+	}
 	p.Spare = max(0, most-lastRound-takes) / 2
 	p.Until = time.Now().Add(most - lastRound)
 	return takes, most, samples

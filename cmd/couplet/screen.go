@@ -61,7 +61,10 @@ func (s *screen) draw(lines []string) {
 		for _, n := range s.cells {
 			up += max(1, (n+cols-1)/cols)
 		}
-		fmt.Fprintf(&b, "\r\x1b[%dA", min(up, rows-1))
+		if up = min(up, rows-1); up > 0 { // 0 would be taken for 1
+			fmt.Fprintf(&b, "\x1b[%dA", up)
+		}
+		b.WriteString("\r")
 		if cols != s.cols {
 			b.WriteString("\x1b[J")
 		}
