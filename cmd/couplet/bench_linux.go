@@ -52,7 +52,11 @@ comes back is compared. CPU is the figure to trust: on one machine the generator
 is full before the server is, which is marked as client-bound.
 
 Without --workload it measures ` + strings.Join(defaultNames(), ", ") + `,
-and how engines behave from a tenth to twice of what the slower one can do.`,
+how engines behave from a tenth to twice of what the slower one can do, their
+latency at 50 % and 80 % of its knee, and how long they take to recover from twice
+the knee. That takes about seven minutes, and at most ten. With --quick it is less
+of everything: about twenty seconds, and at most a minute. What a run of other
+flags should take is said when it begins; on a terminal a table shows how far it is.`,
 		Example: `  couplet bench --quick
   couplet bench --workload echo --connections 1000 --size 4096
   couplet bench --engines uring,epoll --peers gnet,net --json a.json --html a.html
@@ -71,7 +75,7 @@ and how engines behave from a tenth to twice of what the slower one can do.`,
 	f.Var(&number{&b.rounds, 1, 1000}, "rounds", "rounds (7 by default, 5 with --quick)")
 	f.Var(&b.duration, "duration", "time for one measurement (1s by default, 250ms with --quick)")
 	f.Uint64Var(&b.seed, "seed", 1, "what the order within the rounds is drawn from")
-	f.BoolVar(&b.quick, "quick", false, "less of everything: under a minute")
+	f.BoolVar(&b.quick, "quick", false, "three workloads and short samples: at most a minute")
 	f.BoolVar(&b.ablate, "ablate", false, "measure the io_uring engine with what Linux 6.0, 6.1 and 6.12 have of io_uring, one after the other")
 	f.BoolVar(&b.control, "control", true, "let the first engine take part twice")
 	f.StringVar(&b.json, "json", "", "write every sample and the manifest to this `FILE`")

@@ -130,9 +130,9 @@ func TestLiveTableOnASmallTerminal(t *testing.T) {
 // round are within ten minutes, or one.
 func TestARunHasALimit(t *testing.T) {
 	for _, c := range []struct {
-		args  []string
-		limit time.Duration
-	}{{nil, 10 * time.Minute}, {[]string{"--quick"}, time.Minute}} {
+		args         []string
+		about, limit time.Duration // as the help says
+	}{{nil, 7 * time.Minute, 10 * time.Minute}, {[]string{"--quick"}, 20 * time.Second, time.Minute}} {
 		b := &benchmark{common: &common{}}
 		cmd := newBenchOf(b)
 		if err := cmd.ParseFlags(c.args); err != nil {
@@ -149,6 +149,9 @@ func TestARunHasALimit(t *testing.T) {
 		}
 		if most != c.limit || takes+again+lastRound > most || p.Until.IsZero() {
 			t.Errorf("%v: %v and %v again, of at most %v", c.args, takes, again, most)
+		}
+		if off := takes - c.about; off.Abs() > c.about/10 {
+			t.Errorf("%v: it should take %v, and the help says %v", c.args, takes, c.about)
 		}
 		// A round of the longest workload is over in time.
 		for _, w := range p.Workloads {
