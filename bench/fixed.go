@@ -35,6 +35,18 @@ func (r *Result) SlowerKnee(w Workload, a, b string) (rate float64, slower strin
 	return rate, slower
 }
 
+// kneeBound reports whether the generator, and not a server, may have been the
+// limit at the knee of w.
+func (r *Result) kneeBound(w Workload) bool {
+	w.Rate, w.Surge = r.Knee, 0
+	for _, c := range r.candidates("") {
+		if Median(r.Values(w.String(), c, func(s Sample) float64 { return s.GeneratorBusy })) > 0.8 {
+			return true
+		}
+	}
+	return false
+}
+
 // A fixedRate is what two candidates do at one part of the knee.
 type fixedRate struct {
 	Workload Workload
@@ -69,19 +81,7 @@ type fixedSide struct {
 }
 
 // AfterText is After for people.
-func (s fixedSide) AfterText() string {
-	switch {
-	case math.IsNaN(s.After):
-		return none
-	case math.IsInf(s.After, 1):
-		return "not back"
-	case s.After == 0:
-		return "at once"
-	case s.After < 1000:
-		return fmt.Sprintf("%.0f ms", s.After)
-	}
-	return fmt.Sprintf("%.2f s", s.After/1000)
-}
+func (s fixedSide) AfterText() string { return afterText(s.After) }
 
 // fixedRates are the workloads at a part of the knee, in the order of the plan.
 func (r *Result) fixedRates() []fixedRate {
@@ -117,11 +117,10 @@ func (r *Result) fixedRates() []fixedRate {
 			}
 			var steady, peak []float64
 			for _, one := range r.Of(name, c) {
-				s.Unsent += one.Unsent
-				if v := one.Recovery; v != nil {
+				s.Unsent += one.unsent()
+				if v := one.Recovery; v != nil && !v.Held {
 					after[i], steady, peak = append(after[i], v.afterMS()), append(steady, v.SteadyUS), append(peak, v.peakUS())
 					s.Samples++
-					s.Unsent += v.Unsent
 					if v.Back {
 						s.Back++
 					}
@@ -176,7 +175,11 @@ func (f fixedRate) BackSentence() string {
 func (r *Result) WriteFixedRates(out io.Writer) error {
 	for i, f := range r.fixedRates() {
 		if i == 0 && r.Knee > 0 {
-			if _, err := fmt.Fprintf(out, "The knee of the slower engine is at %.0f/s of %s.\n", r.Knee, f.Workload.shape()); err != nil {
+			bound := "."
+			if r.kneeBound(f.Workload) {
+				bound = ", where the generator had little time left: it may be the generator's."
+			}
+			if _, err := fmt.Fprintf(out, "The knee of the slower engine is at %.0f/s of %s%s\n", r.Knee, f.Workload.shape(), bound); err != nil {
 				return err
 			}
 		}

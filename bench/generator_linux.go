@@ -442,7 +442,7 @@ func (g *generator) receive(i int) {
 func (g *generator) allow(i, n int, now time.Duration) {
 	c := &g.conns[i]
 	size := c.size
-	for int((c.due-c.received)/size)+n > len(c.times) {
+	for int(c.due/size-c.received/size)+n > len(c.times) {
 		c.grow()
 	}
 	for k := range n {

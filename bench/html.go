@@ -47,6 +47,7 @@ type page struct {
 	Rounds         int
 	Workloads      []workloadView
 	Knee           float64
+	KneeBound      bool
 	Fixed          []fixedView
 	Curves         []curveView
 	Idle, Resident []memoryRow
@@ -156,6 +157,7 @@ type count struct {
 type markRow struct {
 	Workload, Candidate                                  string
 	Samples, WithErrors, ClientBound, Disturbed, Retaken int
+	Unsent                                               int64
 }
 
 func (r *Result) page() page {
@@ -230,6 +232,7 @@ func (r *Result) page() page {
 	p.Curves, p.Data.Curves = r.curves(p.Candidates)
 	p.Knee = r.Knee
 	p.Fixed = r.fixedViews(&p)
+	p.KneeBound = len(p.Fixed) > 0 && r.kneeBound(p.Fixed[0].Workload)
 	errors := r.Errors()
 	for _, k := range slices.Sorted(maps.Keys(errors)) {
 		p.Errors = append(p.Errors, count{k, errors[k]})
@@ -433,6 +436,7 @@ func (r *Result) marks() (rows []markRow, totals markRow) {
 		for _, m := range []*markRow{&rows[i], &totals} {
 			m.Samples++
 			m.Retaken += s.Retries
+			m.Unsent += s.unsent()
 			if len(s.Errors) > 0 {
 				m.WithErrors++
 			}

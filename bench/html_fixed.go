@@ -52,7 +52,7 @@ func (r *Result) recoveryData(p *page, f fixedRate) (d recoveryData, surge time.
 	for _, side := range f.Sides {
 		var all []*Recovery
 		for _, s := range r.Of(f.Workload.String(), side.Name) {
-			if s.Recovery != nil && s.Recovery.StepMS > 0 {
+			if s.Recovery != nil && !s.Recovery.Held && s.Recovery.StepMS > 0 {
 				all = append(all, s.Recovery)
 			}
 		}

@@ -291,7 +291,9 @@ func TestPageShowsFixedRatesFirst(t *testing.T) {
 func TestWhoIsNotBackIsTold(t *testing.T) {
 	r := measured("gnet", "uring")
 	for i := range r.Samples {
-		if v := r.Samples[i].Recovery; v != nil && r.Samples[i].Candidate == "gnet" {
+		if v := r.Samples[i].Recovery; v != nil && r.Samples[i].Round == 0 {
+			v.Held = true // takes no part
+		} else if v != nil && r.Samples[i].Candidate == "gnet" {
 			v.Back, v.AfterMS, v.Unsent = false, 5000, 10
 		} else if v != nil {
 			v.AfterMS = 0
@@ -302,7 +304,7 @@ func TestWhoIsNotBackIsTold(t *testing.T) {
 	if err := r.WriteFixedRates(&text); err != nil {
 		t.Fatal(err)
 	}
-	if want := "gnet not back (0 of 7 times) (70 messages unsent), uring at once; uring is back sooner."; !strings.Contains(text.String(), want) {
+	if want := "gnet not back (0 of 6 times) (60 messages unsent), uring at once; uring is back sooner."; !strings.Contains(text.String(), want) {
 		t.Errorf("%q is not in\n%s", want, &text)
 	}
 }

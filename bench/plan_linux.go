@@ -203,8 +203,12 @@ func (s Sample) line(w Workload, round int) string {
 	if w.Kind == Idle {
 		return fmt.Sprintf("%-32s round %d  %-10s %8.0f bytes per connection %v", w, round+1, s.Candidate, s.BytesPerConn, errorText(s.Errors))
 	}
-	return fmt.Sprintf("%-32s round %d  %-10s %8.3f us CPU per %s, %9.0f/s, p99 %8.0f us, generator %3.0f %%, others %3.0f %% %v",
-		w, round+1, s.Candidate, s.CPU(), w.Unit(), s.Rate(), s.P99US, 100*s.GeneratorBusy, 100*s.Others, errorText(s.Errors))
+	back := ""
+	if s.Recovery != nil {
+		back = ", " + s.Recovery.String()
+	}
+	return fmt.Sprintf("%-32s round %d  %-10s %8.3f us CPU per %s, %9.0f/s, p99 %8.0f us, generator %3.0f %%, others %3.0f %%%s %v",
+		w, round+1, s.Candidate, s.CPU(), w.Unit(), s.Rate(), s.P99US, 100*s.GeneratorBusy, 100*s.Others, back, errorText(s.Errors))
 }
 
 func errorText(errors map[string]int64) string {

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -25,6 +26,9 @@ type Recovery struct {
 	// that the surge was not too much for.
 	Back    bool    `json:"back"`
 	AfterMS float64 `json:"after_ms"`
+	// Held says that the generator itself got no CPU for a while. What it saw is
+	// then not the server's doing, and takes no part in a comparison.
+	Held bool `json:"held,omitempty"`
 	// Unsent is how many messages of the surge and after it the clock would have
 	// sent, and the generator did not, because its limit was in flight. They count
 	// as messages that took too long.
@@ -35,12 +39,46 @@ type Recovery struct {
 	StepMS float64   `json:"step_ms"`
 }
 
+// unsent is what was not sent of s, in its steady part and its surge.
+func (s Sample) unsent() int64 {
+	if s.Recovery != nil {
+		return s.Unsent + s.Recovery.Unsent
+	}
+	return s.Unsent
+}
+
 // afterMS is AfterMS, and +Inf where latency did not come back.
 func (r *Recovery) afterMS() float64 {
 	if !r.Back {
 		return math.Inf(1)
 	}
 	return r.AfterMS
+}
+
+// String is the time to recover for people.
+func (r *Recovery) String() string {
+	if r.Held {
+		return "the generator was held up in the surge"
+	}
+	if r.Back && r.AfterMS > 0 {
+		return "after the surge back in " + afterText(r.AfterMS)
+	}
+	return "after the surge " + afterText(r.afterMS())
+}
+
+// afterText is milliseconds as in afterMS for people.
+func afterText(ms float64) string {
+	switch {
+	case math.IsNaN(ms):
+		return none
+	case math.IsInf(ms, 1):
+		return "not back"
+	case ms == 0:
+		return "at once"
+	case ms < 1000:
+		return fmt.Sprintf("%.0f ms", ms)
+	}
+	return fmt.Sprintf("%.2f s", ms/1000)
 }
 
 // peakUS is the greatest of P99US.

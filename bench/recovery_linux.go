@@ -13,6 +13,10 @@ func (w Workload) backlog() int {
 	return int(max(min(1<<20, 256<<20/largest), 4*int64(w.Connections)))
 }
 
+// heldUp is by how much the generator may be late: its turns take some
+// milliseconds, and what is longer is another process.
+const heldUp = 100 * time.Millisecond
+
 // overload drives the surge for d and follows the latency after it, until it is
 // back and for a quarter of d longer.
 func (g *generator) overload(d time.Duration) error {
@@ -21,13 +25,20 @@ func (g *generator) overload(d time.Duration) error {
 	g.launch()
 	f := follow(g.pacing, d, time.Duration(g.Latency.ValueAtQuantile(99)), surge, rate)
 	g.follower = f
-	if err := g.run(d); err != nil {
+	held := false
+	run := func(d time.Duration) error {
+		began := g.now()
+		err := g.run(d)
+		held = held || g.now()-began > d+heldUp
+		return err
+	}
+	if err := run(d); err != nil {
 		return err
 	}
 	g.w.Rate = rate
 	g.paced, g.pacing = 0, f.drop
 	for !f.over(g.now()) && g.open > 0 {
-		if err := g.run(f.step); err != nil {
+		if err := run(f.step); err != nil {
 			return err
 		}
 	}
@@ -36,6 +47,7 @@ func (g *generator) overload(d time.Duration) error {
 	}
 	g.follower = nil
 	g.Recovery = f.result(surge, g.now())
+	g.Recovery.Held = held
 	if !f.back {
 		return nil // what it owes may take long
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"math"
 	"os"
 	"strings"
 	"time"
@@ -10,8 +9,8 @@ import (
 	"couplet/bench"
 )
 
-// enough is how many rounds a ratio's interval needs: with fewer, four in one
-// and four in the other, no test could show a difference.
+// enough is how many rounds a ratio's interval needs: of three against three no
+// test can show a difference.
 const enough = 4
 
 // A liveTable shows a measurement as it goes: a line for each workload and
@@ -121,14 +120,19 @@ func (l *liveLine) update(r *bench.Result, baseline string) {
 	if l.candidate == baseline {
 		return
 	}
-	switch ratio, p, rounds := r.Compare(l.workload, l.candidate, baseline); {
-	case rounds == 0 || math.IsNaN(ratio.Center):
-	case rounds < enough:
-		l.to = fmt.Sprintf("%.2f", ratio.Center)
-	case p >= 0.05:
-		l.to = ratio.String() + " ="
+	base := r.Values(l.workload, baseline, bench.Sample.CPU)
+	switch {
+	case len(base) == 0:
+	case min(l.have, len(base)) < enough:
+		l.to = fmt.Sprintf("%.2f", median(bench.Sample.CPU)/bench.Median(base))
 	default:
-		l.to = ratio.String()
+		ratio, p, rounds := r.Compare(l.workload, l.candidate, baseline)
+		if rounds == 0 {
+			return
+		}
+		if l.to = ratio.String(); p >= 0.05 {
+			l.to += " ="
+		}
 	}
 }
 
