@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/cheggaaa/pb/v3"
-	"github.com/cheggaaa/pb/v3/termutil"
 	"github.com/mattn/go-isatty"
 )
 
@@ -29,15 +28,16 @@ type screen struct {
 	cols  int   // that the terminal had then
 }
 
-func newScreen(out io.Writer) *screen { return &screen{out: out, size: terminalSize} }
-
-// terminalSize is that of the terminal, or the usual one where it has none.
-func terminalSize() (rows, cols int) {
-	rows, cols, err := termutil.TerminalSize()
-	if err != nil || rows == 0 || cols == 0 {
-		return 24, 80
-	}
-	return rows, cols
+func newScreen(out io.Writer) *screen {
+	return &screen{out: out, size: func() (rows, cols int) {
+		if f, ok := out.(*os.File); ok {
+			rows, cols = terminalSize(f.Fd())
+		}
+		if rows <= 0 || cols <= 0 {
+			return 24, 80
+		}
+		return rows, cols
+	}}
 }
 
 // room is how many lines of how many cells a screen can show now. The last column
