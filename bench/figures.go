@@ -21,6 +21,12 @@ type Figures struct {
 	Others float64
 	// Before and After are the server's reports at both ends.
 	Before, After Report
+	// Unsent is how many messages the clock of an open loop would have sent, and
+	// the generator did not, because too many were in flight. They have no latency.
+	Unsent int64
+	// Recovery is what came after the steady part of a workload with a Surge, or
+	// nil.
+	Recovery *Recovery
 	// Errors counts what went wrong, by kind. It should be empty.
 	Errors map[string]int64
 }

@@ -27,6 +27,7 @@ func Measure(w Workload, port int, warm, d time.Duration, mark func() (Report, e
 		alone: runtime.GOMAXPROCS(0) == 1,
 		buf:   make([]byte, span),
 		conns: make([]client, w.Connections),
+		limit: w.backlog(),
 		Figures: Figures{
 			Latency: hdrhistogram.New(1, int64(time.Minute), 3),
 			Errors:  map[string]int64{},
@@ -64,6 +65,8 @@ type generator struct {
 	inFlight int           // messages of an Echo
 	paced    int           // messages that an open loop has sent since it began ...
 	pacing   time.Duration // ... then
+	limit    int           // of what is in flight in an open loop
+	follower *follower     // of a surge, or nil
 	open     int
 	sources  int
 	start    time.Time
@@ -144,7 +147,10 @@ func (g *generator) measure(warm, d time.Duration) error {
 	}
 	g.counting = false
 	g.Wall = g.now() - began
-	return g.end()
+	if err := g.end(); err != nil || g.w.Surge == 0 || g.Units == 0 || len(g.Errors) > 0 {
+		return err
+	}
+	return g.overload(d)
 }
 
 // launch lets the first messages go, or starts the clock of an open loop.
@@ -164,8 +170,18 @@ func (g *generator) pace(now time.Duration) {
 	due := int((now - g.pacing).Seconds() * g.w.Rate)
 	for ; g.paced < due; g.paced++ {
 		at := g.pacing + time.Duration(float64(g.paced+1)/g.w.Rate*float64(time.Second))
-		if i := g.paced % len(g.conns); g.conns[i].fd != 0 {
+		i := g.paced % len(g.conns)
+		if g.conns[i].fd == 0 {
+			continue
+		}
+		sent := g.inFlight < g.limit
+		if g.follower != nil {
+			g.follower.due(at, sent)
+		}
+		if sent {
 			g.allow(i, 1, at)
+		} else if g.counting {
+			g.Unsent++
 		}
 	}
 }
@@ -426,7 +442,7 @@ func (g *generator) receive(i int) {
 func (g *generator) allow(i, n int, now time.Duration) {
 	c := &g.conns[i]
 	size := c.size
-	for int((c.due-c.received)/size)+n > len(c.times) {
+	for int(c.due/size-c.received/size)+n > len(c.times) {
 		c.grow()
 	}
 	for k := range n {
@@ -434,7 +450,9 @@ func (g *generator) allow(i, n int, now time.Duration) {
 	}
 	c.due += int64(n) * size
 	g.inFlight += n
-	g.send(i)
+	if !c.writing { // else its turn comes when there is room
+		g.send(i)
+	}
 }
 
 // grow makes room to remember twice as many messages in flight.
@@ -487,7 +505,11 @@ func (g *generator) gotEcho(i int, c *client, n int) {
 	}
 	now := g.now()
 	for k := range more {
-		g.count(now - c.times[(int(done)+k)%len(c.times)])
+		at := c.times[(int(done)+k)%len(c.times)]
+		g.count(now - at)
+		if g.follower != nil && at >= g.follower.began {
+			g.follower.answered(at, now-at)
+		}
 	}
 	g.inFlight -= more
 	if !g.draining && g.w.Rate == 0 {

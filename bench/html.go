@@ -46,6 +46,9 @@ type page struct {
 	Baseline       string
 	Rounds         int
 	Workloads      []workloadView
+	Knee           float64
+	KneeBound      bool
+	Fixed          []fixedView
 	Curves         []curveView
 	Idle, Resident []memoryRow
 	Totals         markRow
@@ -69,6 +72,7 @@ type pageData struct {
 	Candidates  []string          `json:"candidates"`
 	Percentiles []percentilesData `json:"percentiles"`
 	Curves      []curveData       `json:"curves"`
+	Recoveries  []recoveryData    `json:"recoveries"`
 }
 
 // percentilesData is the distributions of one workload: a list in US per
@@ -168,6 +172,7 @@ type count struct {
 type markRow struct {
 	Workload, Candidate                                  string
 	Samples, WithErrors, ClientBound, Disturbed, Retaken int
+	Unsent                                               int64
 }
 
 func (r *Result) page() page {
@@ -244,6 +249,9 @@ func (r *Result) page() page {
 		p.Workloads = append(p.Workloads, v)
 	}
 	p.Curves, p.Data.Curves = r.curves(p.Candidates)
+	p.Knee = r.Knee
+	p.Fixed = r.fixedViews(&p)
+	p.KneeBound = len(p.Fixed) > 0 && r.kneeBound(p.Fixed[0].Workload)
 	errors := r.Errors()
 	for _, k := range slices.Sorted(maps.Keys(errors)) {
 		p.Errors = append(p.Errors, count{k, errors[k]})
@@ -484,6 +492,7 @@ func (r *Result) marks() (rows []markRow, totals markRow) {
 		for _, m := range []*markRow{&rows[i], &totals} {
 			m.Samples++
 			m.Retaken += s.Retries
+			m.Unsent += s.unsent()
 			if len(s.Errors) > 0 {
 				m.WithErrors++
 			}
@@ -506,7 +515,7 @@ func (m Manifest) rows() [][2]string {
 	var rows [][2]string
 	row := func(k, format string, v ...any) { rows = append(rows, [2]string{k, fmt.Sprintf(format, v...)}) }
 	row("begun", "%s", m.Began.Format("2006-01-02 15:04:05 MST"))
-	row("took", "%v", m.Took.Round(time.Second))
+	row("took", "%v, of which %v for samples that were taken again", m.Took.Round(time.Second), m.Again.Round(time.Second))
 	row("commit", "%s", m.Commit)
 	row("kernel", "%s", m.Kernel)
 	row("CPU", "%s", m.CPU)

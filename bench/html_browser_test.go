@@ -17,6 +17,7 @@ type browsed struct {
 	ReadoutBefore             string
 	ReadoutAfter              string
 	ReadoutOutside            string
+	Recovery                  string
 	BackgroundBefore          string
 	BackgroundAfter           string
 	Narrow                    struct{ ScrollWidth, ClientWidth int }
@@ -85,6 +86,9 @@ func TestPageInABrowser(t *testing.T) {
 	}
 	if saw.ReadoutOutside != saw.ReadoutBefore || !strings.Contains(saw.ReadoutBefore, "99 %") {
 		t.Errorf("at rest the readout is %q, and %q after the pointer", saw.ReadoutBefore, saw.ReadoutOutside)
+	}
+	if strings.Count(saw.Recovery, "uring") != 1 || strings.Count(saw.Recovery, "epoll") != 1 || !strings.Contains(saw.Recovery, "0.00") {
+		t.Errorf("the readout of the recovery is %q, want both engines at the drop", saw.Recovery)
 	}
 	if saw.BackgroundBefore == saw.BackgroundAfter {
 		t.Errorf("the background is %s in both themes", saw.BackgroundBefore)

@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -82,7 +81,7 @@ func (r *Result) curves(candidates []string) (views []curveView, data []curveDat
 	for _, w := range r.Workloads {
 		shape := w.String()
 		if w.Rate > 0 {
-			shape = fmt.Sprintf("%s %d x %s", w.Kind, w.Connections, bytesText(int64(w.Size)))
+			shape = w.shape()
 		}
 		for _, c := range candidates {
 			for _, s := range r.Of(w.String(), c) {

@@ -16,8 +16,9 @@ import (
 )
 
 // measured is a Result as a long plan leaves it: closed loops, poems, idle
-// connections, and a sweep of offered rates that the candidates follow up to
-// 100,000, 80,000 and no rate a second.
+// connections, a sweep of offered rates that the candidates follow up to 100,000,
+// 80,000 and no rate a second, and two rates at a part of the second's knee. From a
+// surge the first is back after 1.8 s, the second after 2.7, and the third never.
 func measured(candidates ...string) *bench.Result {
 	r := &bench.Result{Version: bench.Version, Manifest: bench.Manifest{
 		Began: time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC), Took: 5 * time.Minute,
@@ -37,6 +38,11 @@ func measured(candidates ...string) *bench.Result {
 	for _, rate := range []float64{20e3, 40e3, 60e3, 80e3, 100e3, 120e3, 160e3} {
 		r.Workloads = append(r.Workloads, bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1, Rate: rate})
 	}
+	r.Knee = 80e3
+	r.Workloads = append(r.Workloads,
+		bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1, Rate: 40e3, Surge: 160e3, Share: .5},
+		bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1, Rate: 64e3, Share: .8},
+	)
 	for k, w := range r.Workloads {
 		for round := range r.Manifest.Rounds {
 			for i, c := range candidates {
@@ -75,6 +81,9 @@ func measured(candidates ...string) *bench.Result {
 					}
 					s.P50US, s.P99US, s.P999US, s.MaxUS = s.Percentiles[3].US, s.Percentiles[8].US, s.Percentiles[10].US, s.Percentiles[14].US
 				}
+				if w.Surge > 0 {
+					s.Recovery = recovered(w.Surge, s.P99US, 1800+float64(900*i+10*round), i < 2)
+				}
 				r.Samples = append(r.Samples, s)
 			}
 		}
@@ -83,6 +92,23 @@ func measured(candidates ...string) *bench.Result {
 	r.Samples[3].Others, r.Samples[3].Retries = .4, 2
 	r.Audits = []bench.Audit{{Workload: r.Workloads[0].String(), Candidate: "uring", Counted: .5, Kernel: .51}}
 	r.Skipped = []bench.Skipped{{Candidate: "c-uring", Why: "there is no C compiler"}}
+	return r
+}
+
+// recovered is a surge of a second from which latency is back after some time, or
+// not.
+func recovered(surge, steady, after float64, back bool) *bench.Recovery {
+	r := &bench.Recovery{Surge: surge, SurgeMS: 1000, SteadyUS: steady, Back: back, AfterMS: after, StepMS: 10}
+	for at := -1000.; at < after+250; at += 10 {
+		us := steady
+		switch {
+		case at < 0:
+			us += (at + 1000) * 1000
+		case at < after:
+			us += (after - at) / after * 1e6
+		}
+		r.P99US = append(r.P99US, us)
+	}
 	return r
 }
 
@@ -117,13 +143,14 @@ func TestPageShowsAllThatWasMeasured(t *testing.T) {
 		"below 20\u202f000", "Resident bytes per idle connection", "mitigation of spectre_v2", "net.core.somaxconn",
 		"99.999 %", "The MIT License", "uPlot", "Batch sizes", "8–15", "75.0", "no worker thread",
 		"the kernel saw 1.02 to 1.02 times as many",
+		"50 % of the knee", "80 % of the knee", "80\u202f000 per second", "Overload and recovery", "1.83 s", "2.73 s", "uring is back sooner",
 	} {
 		has("a part", text)
 	}
 	if want := "go run ./bench/run --table --only 'echo 64'"; !strings.Contains(html.UnescapeString(page), want) {
 		t.Errorf("the page lacks the command %q", want)
 	}
-	order := []string{verdict, `id="winners"`, `id="workloads"`, `id="saturation"`, `id="memory"`, `id="ledger"`, `id="manifest"`, `id="repeat"`}
+	order := []string{verdict, `id="winners"`, `id="fixed"`, `id="workloads"`, `id="saturation"`, `id="memory"`, `id="ledger"`, `id="manifest"`, `id="repeat"`}
 	at := 0
 	for _, part := range order {
 		i := strings.Index(page[at:], html.EscapeString(part))
@@ -220,6 +247,87 @@ func TestPageMarksTheKnee(t *testing.T) {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %s", want)
 		}
+	}
+}
+
+// The fixed rates come before the other workloads, each with the chart of its
+// percentiles; what has no surge has no recovery.
+func TestPageShowsFixedRatesFirst(t *testing.T) {
+	r := measured("uring", "epoll", "gnet")
+	page := pageOf(t, r)
+	fixed := page[strings.Index(page, `<section id="fixed"`):]
+	fixed = fixed[:strings.Index(fixed, "</section>")]
+	for kind, n := range map[string]int{"percentiles": 2, "recovery": 1} {
+		if got := strings.Count(fixed, `data-kind="`+kind+`"`); got != n {
+			t.Errorf("%d charts of %s, want %d", got, kind, n)
+		}
+	}
+	if strings.Contains(fixed, "gnet") {
+		t.Error("a candidate takes part that the verdict is not about")
+	}
+	var text bytes.Buffer
+	if err := r.WriteFixedRates(&text); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(text.String()), "\n")
+	for i, want := range []string{
+		"The knee of the slower engine is at 80000/s of echo 64 x 64 B.",
+		"At 50 % of it (40000/s), p50 / p99 / p99.9 in us: uring ",
+		"After a surge of 160000/s, latency is back at that of 40000/s after: uring 1.83 s, epoll 2.73 s; uring is back sooner.",
+		"At 80 % of it (64000/s), p50 / p99 / p99.9 in us: uring ",
+	} {
+		if len(lines) != 4 || !strings.HasPrefix(lines[i], want) {
+			t.Fatalf("line %d lacks %q:\n%s", i, want, &text)
+		}
+	}
+	if !strings.Contains(lines[1], "the p99 of uring is lower (ratio uring to epoll 0.") {
+		t.Error(lines[1])
+	}
+	r.Workloads = r.Workloads[:4]
+	text.Reset()
+	if err := r.WriteFixedRates(&text); err != nil || text.Len() > 0 || strings.Contains(pageOf(t, r), `id="fixed"`) {
+		t.Errorf("without fixed rates there is %q (%v)", &text, err)
+	}
+}
+
+// A server that does not come back, and one that never went.
+func TestWhoIsNotBackIsTold(t *testing.T) {
+	r := measured("gnet", "uring")
+	for i := range r.Samples {
+		if v := r.Samples[i].Recovery; v != nil && r.Samples[i].Round == 0 {
+			v.Held = true // takes no part
+		} else if v != nil && r.Samples[i].Candidate == "gnet" {
+			v.Back, v.AfterMS, v.Unsent = false, 5000, 10
+		} else if v != nil {
+			v.AfterMS = 0
+		}
+	}
+	r.Manifest.Candidates = []string{"gnet", "uring"}
+	var text bytes.Buffer
+	if err := r.WriteFixedRates(&text); err != nil {
+		t.Fatal(err)
+	}
+	if want := "gnet not back (0 of 6 times) (60 messages unsent), uring at once; uring is back sooner."; !strings.Contains(text.String(), want) {
+		t.Errorf("%q is not in\n%s", want, &text)
+	}
+}
+
+// The knee of the pair is that of the slower one; where one has none, there is
+// none.
+func TestSlowerKnee(t *testing.T) {
+	r := measured("uring", "epoll", "gnet")
+	w := r.Workloads[0]
+	if rate, who := r.SlowerKnee(w, "uring", "epoll"); rate != 80e3 || who != "epoll" {
+		t.Errorf("the knee is %v of %s", rate, who)
+	}
+	for _, b := range []string{"gnet", "net"} {
+		if rate, who := r.SlowerKnee(w, "uring", b); !math.IsNaN(rate) {
+			t.Errorf("with %s the knee is %v of %s", b, rate, who)
+		}
+	}
+	w.Connections = 1
+	if rate, who := r.SlowerKnee(w, "uring", "epoll"); !math.IsNaN(rate) {
+		t.Errorf("of what was not measured the knee is %v of %s", rate, who)
 	}
 }
 

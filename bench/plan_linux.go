@@ -46,15 +46,26 @@ type Plan struct {
 	// Audit has one more sample of every engine of couplet's on every workload taken,
 	// to check its count of system calls against the kernel's.
 	Audit bool
+	// Spare is how much time all samples that are taken again may cost together,
+	// waiting included; without it there is no limit.
+	Spare time.Duration
+	// Until, if not zero, is when no further round is begun. What is then missing
+	// is told in Result.Skipped.
+	Until time.Time
 	// Save, if not nil, is called with what there is after every round, so that
 	// what ends the program early does not take everything with it.
 	Save func(*Result)
+	// Next, if not nil, is called before every sample with how many of how many
+	// there have been, and what comes now.
+	Next func(done, total int, w Workload, candidate string)
 	// Each, if not nil, is called after every sample with how many of how many
 	// there are.
 	Each func(done, total int, s Sample)
 	// Peers is the directory of the module bench/peers ("bench/peers" by
 	// default).
 	Peers string
+
+	spare *spare
 }
 
 func (p Plan) withDefaults() (Plan, error) {
@@ -123,6 +134,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 	if err := Pin(p.ClientCPU); err != nil {
 		return nil, err
 	}
+	p.spare = &spare{limit: p.Spare}
 	random := rand.New(rand.NewPCG(p.Seed, 0))
 	done, total := 0, 0
 	for _, w := range p.Workloads {
@@ -142,6 +154,10 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 			}
 		}
 		for round := range p.Rounds {
+			if !p.Until.IsZero() && time.Now().After(p.Until) {
+				r.skip(Skipped{w.String(), "every candidate", fmt.Sprintf("the time was over after %d of %d rounds", round, p.Rounds)})
+				break
+			}
 			if round%2 == 0 {
 				random.Shuffle(len(able), func(i, k int) { able[i], able[k] = able[k], able[i] })
 			} else {
@@ -154,6 +170,9 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 						p.Save(r)
 					}
 					return r, err
+				}
+				if p.Next != nil {
+					p.Next(done, total, w, c.Name)
 				}
 				s, engine, err := p.one(w, c, commands[c.Name], 0)
 				done++
@@ -174,6 +193,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 			}
 			r.Manifest.LoadAfter = firstLine("/proc/loadavg")
 			r.Manifest.Took = time.Since(r.Manifest.Began).Round(time.Millisecond)
+			r.Manifest.Again = p.spare.used
 			if p.Save != nil {
 				p.Save(r)
 			}
@@ -190,7 +210,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 func (p Plan) audit(r *Result, w Workload, able []Candidate, commands map[string][]string) {
 	p.Duration, p.Retries = min(p.Duration, 250*time.Millisecond), 0
 	for _, c := range able {
-		if !c.counts() || w.Kind == Idle || r.Unaudited != "" {
+		if !c.counts() || w.Kind == Idle || r.Unaudited != "" || !p.Until.IsZero() && time.Now().After(p.Until) {
 			continue
 		}
 		s, _, err := p.one(w, c, append(slices.Clone(commands[c.Name]), "--count"), 0)
@@ -208,8 +228,12 @@ func (s Sample) line(w Workload, round int) string {
 	if w.Kind == Idle {
 		return fmt.Sprintf("%-32s round %d  %-10s %8.0f bytes per connection %v", w, round+1, s.Candidate, s.BytesPerConn, errorText(s.Errors))
 	}
-	return fmt.Sprintf("%-32s round %d  %-10s %8.3f us CPU per %s, %9.0f/s, p99 %8.0f us, generator %3.0f %%, others %3.0f %% %v",
-		w, round+1, s.Candidate, s.CPU(), w.Unit(), s.Rate(), s.P99US, 100*s.GeneratorBusy, 100*s.Others, errorText(s.Errors))
+	back := ""
+	if s.Recovery != nil {
+		back = ", " + s.Recovery.String()
+	}
+	return fmt.Sprintf("%-32s round %d  %-10s %8.3f us CPU per %s, %9.0f/s, p99 %8.0f us, generator %3.0f %%, others %3.0f %%%s %v",
+		w, round+1, s.Candidate, s.CPU(), w.Unit(), s.Rate(), s.P99US, 100*s.GeneratorBusy, 100*s.Others, back, errorText(s.Errors))
 }
 
 func errorText(errors map[string]int64) string {
@@ -230,16 +254,11 @@ func (p Plan) one(w Workload, c Candidate, argv []string, retry int) (Sample, st
 		return Sample{}, "", err
 	}
 	defer server.stop()
-	line, warm, duration := "report", p.Warm, p.Duration
-	switch w.Kind {
-	case Idle:
+	line := "report"
+	if w.Kind == Idle {
 		line = "gc"
-	case Poems:
-		// A schedule is known when some chunks have come, the storm in which all
-		// connected has to be over, and each client counts only a few of them in a
-		// second.
-		warm, duration = max(warm, 30*w.Delay), max(duration, 20*w.Delay)
 	}
+	warm, duration := p.times(w)
 	f, err := Measure(w, server.ready.Port, warm, duration, func() (Report, error) { return server.ask(line) })
 	if err != nil {
 		return Sample{}, "", fmt.Errorf("%w%s", err, server.errors.text())
@@ -247,23 +266,12 @@ func (p Plan) one(w Workload, c Candidate, argv []string, retry int) (Sample, st
 	s := sample(w, c.Name, f)
 	if f.Disturbed() && len(s.Errors) == 0 && w.Kind != Idle && retry < p.Retries {
 		server.stop()
-		awaitQuiet(30 * time.Second)
-		return p.one(w, c, argv, retry+1)
+		if p.spare.await(p.SampleTakes(w)) {
+			return p.one(w, c, argv, retry+1)
+		}
 	}
 	s.Retries = retry
 	return s, server.ready.Engine, nil
-}
-
-// awaitQuiet returns when the machine has done next to nothing for a second, or
-// after limit.
-func awaitQuiet(limit time.Duration) {
-	for end := time.Now().Add(limit); time.Now().Before(end); {
-		before := busyTime()
-		time.Sleep(time.Second)
-		if float64(busyTime()-before) < disturbed*float64(time.Second) {
-			return
-		}
-	}
 }
 
 func (p Plan) manifest() Manifest {

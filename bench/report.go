@@ -79,14 +79,18 @@ func (r *Result) WriteTable(out io.Writer) error {
 }
 
 func (r *Result) ledger() string {
-	bad, again := 0, 0
+	bad, again, unsent := 0, 0, int64(0)
 	for _, s := range r.Samples {
 		again += s.Retries
+		unsent += s.unsent()
 		if s.Others > disturbed {
 			bad++
 		}
 	}
 	text := fmt.Sprintf("%d samples; %d were taken again because other processes disturbed them, %d are disturbed all the same.", len(r.Samples), again, bad)
+	if unsent > 0 {
+		text += fmt.Sprintf(" %d messages were not sent because too many were in flight.", unsent)
+	}
 	if errors := r.Errors(); len(errors) > 0 {
 		return fmt.Sprint("ERROR LEDGER: ", errors, ". ", text)
 	}

@@ -36,6 +36,11 @@ type Sample struct {
 	// Target is the rate that an open loop was to reach, per second; 0 in a closed
 	// loop.
 	Target float64 `json:"target_rate,omitempty"`
+	// Unsent is how many messages the clock would have sent, and the generator did
+	// not, because its limit was in flight; they are in no figure of latency.
+	Unsent int64 `json:"unsent,omitempty"`
+	// Recovery is how latency came back after a Surge, of workloads with one.
+	Recovery *Recovery `json:"recovery,omitempty"`
 	// Batch is how many completions or readiness events a turn of the server's
 	// loops brought, where it counts them.
 	Batch float64 `json:"batch,omitempty"`
@@ -112,7 +117,7 @@ func sample(w Workload, candidate string, f Figures) Sample {
 		}
 		s.Percentiles[0].US = float64(f.Latency.Min()) / 1000
 	}
-	s.Target = w.Rate
+	s.Target, s.Unsent, s.Recovery = w.Rate, f.Unsent, f.Recovery
 	if a.Stats != nil && b.Stats != nil && a.Stats.Turns > b.Stats.Turns {
 		s.Batch = float64(a.Stats.Events-b.Stats.Events) / float64(a.Stats.Turns-b.Stats.Turns)
 		for i, n := range a.Stats.Batches {
@@ -171,6 +176,9 @@ type Result struct {
 	// none.
 	Audits    []Audit `json:"audits,omitempty"`
 	Unaudited string  `json:"unaudited,omitempty"`
+	// Knee is the rate of which the fixed rates of Workload.Share are parts, per
+	// second, or 0.
+	Knee float64 `json:"knee_rate,omitempty"`
 	// Skipped is what the plan asked for and did not get.
 	Skipped []Skipped `json:"skipped,omitempty"`
 }
@@ -180,6 +188,8 @@ type Manifest struct {
 	// Began is when, Took how long all of it took.
 	Began time.Time     `json:"began"`
 	Took  time.Duration `json:"took_ns"`
+	// Again is the part of it that samples cost that were taken again.
+	Again time.Duration `json:"again_ns,omitempty"`
 	// Command is the program's arguments; Commit that of the working directory.
 	Command []string `json:"command"`
 	Commit  string   `json:"commit"`
@@ -295,6 +305,7 @@ func (r *Result) Append(more *Result) {
 	}
 	r.Partial = r.Partial || more.Partial
 	r.Manifest.Took += more.Manifest.Took
+	r.Manifest.Again += more.Manifest.Again
 	r.Manifest.LoadAfter = more.Manifest.LoadAfter
 }
 

@@ -57,6 +57,12 @@ type Workload struct {
 	// latency counts from the time at which a message was to be sent. Zero is a
 	// closed loop.
 	Rate float64 `json:"rate,omitempty"`
+	// Surge, where it is not 0, is a Rate that is too much: after the time that is
+	// measured the clock sends at Surge for as long again, then at Rate, and the
+	// sample tells how long latency took to come back (Recovery).
+	Surge float64 `json:"surge,omitempty"`
+	// Share is what part of a knee Rate is, where it was chosen so (Result.Knee).
+	Share float64 `json:"share_of_knee,omitempty"`
 	// Total is the bytes of a Stream to all readers together (1 GiB by default).
 	Total int64 `json:"total,omitempty"`
 }
@@ -98,8 +104,10 @@ func (w Workload) WithDefaults() (Workload, error) {
 		return w, fmt.Errorf("bench: size is %d; a chunk of a poem has at most %d bytes", w.Size, patternPeriod)
 	case w.Depth < 1 || w.Depth > 1<<16:
 		return w, fmt.Errorf("bench: depth is %d; it must be from 1 to 65536", w.Depth)
-	case w.Delay < 0, w.Total < 0, w.Rate < 0:
-		return w, fmt.Errorf("bench: delay, total and rate must not be negative")
+	case w.Delay < 0, w.Total < 0, w.Rate < 0, w.Surge < 0:
+		return w, fmt.Errorf("bench: delay, total, rate and surge must not be negative")
+	case w.Surge > 0 && w.Rate == 0:
+		return w, fmt.Errorf("bench: a surge is for an open loop; want a rate to come back to")
 	case w.Rate > 0 && !w.echoes():
 		return w, fmt.Errorf("bench: rate is for echo and mixed; %s has a pace of its own", w.Kind)
 	}
@@ -140,13 +148,13 @@ func (w Workload) String() string {
 	switch w.Kind {
 	case Echo:
 		if w.Rate > 0 {
-			return fmt.Sprintf("echo %d x %s at %.0f/s", w.Connections, bytesText(int64(w.Size)), w.Rate)
+			return fmt.Sprintf("%s at %s", w.shape(), w.pace())
 		}
 		return fmt.Sprintf("echo %d x %s, depth %d", w.Connections, bytesText(int64(w.Size)), w.Depth)
 	case Mixed:
 		at := fmt.Sprintf("depth %d", w.Depth)
 		if w.Rate > 0 {
-			at = fmt.Sprintf("%.0f/s", w.Rate)
+			at = w.pace()
 		}
 		return fmt.Sprintf("mixed %d x %s, 4 KiB and 64 KiB, %s", w.Connections, bytesText(int64(w.Size)), at)
 	case Stream:
@@ -154,6 +162,19 @@ func (w Workload) String() string {
 	case Poems:
 		return fmt.Sprintf("poems %d x %s per %v", w.Connections, bytesText(int64(w.Size)), w.Delay)
 	}
+	return w.shape()
+}
+
+// pace is the rate of an open loop, for tables.
+func (w Workload) pace() string {
+	if w.Surge > 0 {
+		return fmt.Sprintf("%.0f/s, surge %.0f/s", w.Rate, w.Surge)
+	}
+	return fmt.Sprintf("%.0f/s", w.Rate)
+}
+
+// shape names what an open loop has whatever its rate is.
+func (w Workload) shape() string {
 	return fmt.Sprintf("%s %d x %s", w.Kind, w.Connections, bytesText(int64(w.Size)))
 }
 

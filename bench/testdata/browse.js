@@ -59,6 +59,8 @@ async function main([executablePath, file, pictures]) {
 	await page.waitForTimeout(100);
 	saw.readoutOutside = await readout();
 
+	saw.recovery = await page.locator('.plot[data-kind="recovery"] .u-legend').first().innerText();
+
 	const background = () => page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
 	saw.backgroundBefore = await background();
 	await page.locator("#theme").click();

@@ -105,6 +105,30 @@
 		},
 	};
 
+	// recovery is the p99 over the time since the drop, and what it was before.
+	kinds.recovery = (place, look, width) => {
+		const d = data.recoveries[place];
+		const steady = d.steady.map(v => d.ms.map(() => v > 0 ? v : null));
+		const plain = { points: { show: false } };
+		return {
+			rest: Math.max(0, d.ms.indexOf(0)),
+			data: [d.ms.map(v => v / 1000), ...d.us.map(positive), ...steady],
+			options: {
+				...common(look, width),
+				scales: { x: { time: false }, y: { distr: 3, range: between } },
+				axes: [
+					axis(look, { label: "seconds since the drop", size: 28, values: (u, s) => s.map(v => +v.toFixed(3)), space: 60 }),
+					axis(look, { size: 52, splits: (u, i, min, max) => ladder(min, max), filter: (u, s) => s, values: (u, s) => s.map(short) }),
+				],
+				series: [
+					{ label: "seconds", value: (u, v) => v == null ? "–" : v.toFixed(2) },
+					...d.candidates.map(c => line(look, c, plain)),
+					...d.candidates.map(c => line(look, c, { ...plain, class: "knee", width: 1, dash: [2, 4] })),
+				],
+			},
+		};
+	};
+
 	// curve has a line per candidate over the offered rates, and a ring at its knee.
 	function curve(d, look, width, values, scales, y, ideal) {
 		const one = d.targets.length === 1;

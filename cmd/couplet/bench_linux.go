@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cheggaaa/pb/v3"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -34,7 +33,12 @@ type benchmark struct {
 }
 
 func newBench(c *common) *cobra.Command {
-	b := &benchmark{common: c}
+	cmd := newBenchOf(&benchmark{common: c})
+	cmd.AddCommand(newBenchCompare(c))
+	return cmd
+}
+
+func newBenchOf(b *benchmark) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure which engine is better for a workload on this kernel",
@@ -48,7 +52,11 @@ comes back is compared. CPU is the figure to trust: on one machine the generator
 is full before the server is, which is marked as client-bound.
 
 Without --workload it measures ` + strings.Join(defaultNames(), ", ") + `,
-and how engines behave from a tenth to twice of what the slower one can do.`,
+how engines behave from a tenth to twice of what the slower one can do, their
+latency at 50 % and 80 % of its knee, and how long they take to recover from twice
+the knee. That takes about seven minutes, and at most ten. With --quick it is less
+of everything: about twenty seconds, and at most a minute. What a run of other
+flags should take is said when it begins; on a terminal a table shows how far it is.`,
 		Example: `  couplet bench --quick
   couplet bench --workload echo --connections 1000 --size 4096
   couplet bench --engines uring,epoll --peers gnet,net --json a.json --html a.html
@@ -67,13 +75,12 @@ and how engines behave from a tenth to twice of what the slower one can do.`,
 	f.Var(&number{&b.rounds, 1, 1000}, "rounds", "rounds (7 by default, 5 with --quick)")
 	f.Var(&b.duration, "duration", "time for one measurement (1s by default, 250ms with --quick)")
 	f.Uint64Var(&b.seed, "seed", 1, "what the order within the rounds is drawn from")
-	f.BoolVar(&b.quick, "quick", false, "less of everything: under a minute")
+	f.BoolVar(&b.quick, "quick", false, "three workloads and short samples: at most a minute")
 	f.BoolVar(&b.ablate, "ablate", false, "measure what each feature of io_uring and each way to use epoll is worth, on one workload")
 	f.BoolVar(&b.control, "control", true, "let the first engine take part twice")
 	f.StringVar(&b.json, "json", "", "write every sample and the manifest to this `FILE`")
 	f.StringVar(&b.html, "html", "", "write the report as a page to this `FILE`")
 	f.StringVar(&b.peersDir, "peers-dir", "bench/peers", "`directory` of the module with the other libraries")
-	cmd.AddCommand(newBenchCompare(c))
 	return cmd
 }
 
@@ -221,12 +228,17 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 	}
 	ctx, stop := interruptible()
 	defer stop()
-	progress, end := b.progress(&p)
-	result, err := p.Run(ctx, progress)
-	if err == nil && len(b.workloads) == 0 && !b.quick && !b.ablate {
-		err = b.saturate(ctx, p, result, progress)
+	takes, most, samples := b.limit(&p)
+	if !b.quiet {
+		fmt.Fprintf(b.stderr, "couplet: %d samples, which should take about %s, and at most %s\n", samples, roundly(takes), roundly(most))
 	}
-	end()
+	show := b.progress(p.Baseline)
+	plans := b.course(p)
+	result, err := show.run(ctx, p, plans[1:])
+	if err == nil && len(plans) > 1 {
+		err = b.saturate(ctx, p, result, show)
+	}
+	show.end()
 	if result == nil {
 		return err
 	}
@@ -249,58 +261,34 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 	return nil
 }
 
-// saturate measures the pair of the verdict at fixed rates, from a tenth to twice
-// of what the slower of them does in a closed loop.
-func (b *benchmark) saturate(ctx context.Context, p bench.Plan, r *bench.Result, progress io.Writer) error {
-	w := r.Workloads[0]
-	knee := math.Inf(1)
-	for _, name := range p.Candidates[:2] {
-		if rate := bench.Median(r.Values(w.String(), name, bench.Sample.Rate)); rate < knee {
-			knee = rate
-		}
-	}
-	if math.IsInf(knee, 1) || math.IsNaN(knee) {
-		return nil
-	}
-	p.Workloads, p.Rounds, p.Candidates = nil, 3, p.Candidates[:2]
-	for _, share := range []float64{.1, .25, .5, .65, .8, .9, 1, 1.2, 2} {
-		at := w
-		at.Rate = math.Round(share*knee/100) * 100
-		if at.Rate > 0 {
-			p.Workloads = append(p.Workloads, at)
-		}
-	}
-	more, err := p.Run(ctx, progress)
-	if more != nil {
-		r.Append(more)
-	}
-	return err
+// A progress is where the measurement tells how far it is: a table on a terminal,
+// a line per sample elsewhere.
+type progress struct {
+	lines io.Writer
+	table *liveTable // or nil
 }
 
-// progress is where the measurement tells how far it is: a bar on a terminal, a
-// line per sample elsewhere.
-func (b *benchmark) progress(p *bench.Plan) (w io.Writer, end func()) {
+func (b *benchmark) progress(baseline string) progress {
 	switch {
 	case b.quiet:
-		return io.Discard, func() {}
-	case !isTerminal(b.stderr):
-		return b.stderr, func() {}
+		return progress{lines: io.Discard}
+	case !isLive(b.stderr):
+		return progress{lines: b.stderr}
 	}
-	bar := pb.New(0).SetWriter(b.stderr).SetTemplateString(`{{counters . }} {{bar . }} {{etime . }} of about {{rtime . "%s"}}  {{string . "what"}}`)
-	started := false
-	p.Each = func(done, total int, s bench.Sample) {
-		if !started {
-			bar.Start()
-			started = true
-		}
-		bar.SetTotal(int64(total))
-		bar.SetCurrent(int64(done))
-		bar.Set("what", fmt.Sprintf("%s, %s: %.3g us per %s", s.Workload, s.Candidate, s.CPU(), s.Unit))
+	return progress{lines: io.Discard, table: newLiveTable(newScreen(b.stderr), baseline)}
+}
+
+// run measures p, after which others come.
+func (show progress) run(ctx context.Context, p bench.Plan, others []bench.Plan) (*bench.Result, error) {
+	if show.table != nil {
+		show.table.plan(&p, others)
 	}
-	return io.Discard, func() {
-		if started {
-			bar.Finish()
-		}
+	return p.Run(ctx, show.lines)
+}
+
+func (show progress) end() {
+	if show.table != nil {
+		show.table.end()
 	}
 }
 
@@ -317,6 +305,9 @@ func (b *benchmark) report(r *bench.Result, p bench.Plan) error {
 		fmt.Fprintf(b.stderr, "couplet: %s was not measured on %s: %s\n", s.Candidate, what, oneLine(s.Why))
 	}
 	fmt.Fprintln(b.stdout)
+	if err := r.WriteFixedRates(b.stdout); err != nil {
+		return err
+	}
 	if b.control {
 		fmt.Fprintln(b.stdout, r.Control(p.Candidates[0], p.Candidates[0]+"/2"))
 	}

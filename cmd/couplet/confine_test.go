@@ -161,7 +161,9 @@ func TestBarsOnATerminal(t *testing.T) {
 		{[]string{"fetch", s.addr, freePort(t)}, []string{"Task 1: 127.0.0.1:" + s.addr, "628 bytes", "\x1b[2A", "Task 2: failed: ", "Got 1 of 2 poems in "}},
 		{[]string{"demo", "--fast", "--engine", "goroutine"}, []string{"goroutine one by one  The Tyger", "█", "3003 / 3003", "kernel crossings"}},
 	} {
-		got := onTerminal(t, exec.Command(binary, c.args...))
+		p := onTerminal(t, true, nil, c.args...)
+		p.end()
+		got := p.raw.String()
 		for _, want := range c.want {
 			if !strings.Contains(got, want) {
 				t.Errorf("%v: no %q in:\n%q", c.args, want, got)
@@ -171,56 +173,4 @@ func TestBarsOnATerminal(t *testing.T) {
 			t.Errorf("%v: bars and lines both:\n%q", c.args, got)
 		}
 	}
-}
-
-// onTerminal runs cmd on a terminal of its own and gives what that showed.
-func onTerminal(t *testing.T, cmd *exec.Cmd) string {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Skip(err)
-	}
-	defer master.Close()
-	conn, err := master.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	number := -1
-	conn.Control(func(fd uintptr) {
-		if unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0) == nil {
-			unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: 40, Col: 100})
-			number, err = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
-		}
-	})
-	if err != nil || number < 0 {
-		t.Skip("no terminal: ", err)
-	}
-	slave, err := os.OpenFile("/dev/pts/"+strconv.Itoa(number), os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Skip(err)
-	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	slave.Close()
-	shown := newNotebook()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 4096)
-		for {
-			n, err := master.Read(buf)
-			shown.Write(buf[:n])
-			if err != nil { // EIO once the last descriptor of the other side is gone
-				return
-			}
-		}
-	}()
-	late := time.AfterFunc(patience, func() { cmd.Process.Kill() })
-	defer late.Stop()
-	cmd.Wait()
-	await(t, "the terminal's end", done)
-	return shown.text()
 }

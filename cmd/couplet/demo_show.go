@@ -21,7 +21,7 @@ type stage struct {
 
 func newStage(out io.Writer, parts []part, engines []couplet.Engine) *stage {
 	s := &stage{out: out, parts: parts, engines: engines}
-	if !isTerminal(out) {
+	if !isLive(out) {
 		return s
 	}
 	b := newBars(out)
@@ -30,9 +30,8 @@ func newStage(out io.Writer, parts []part, engines []couplet.Engine) *stage {
 			b.add(label(e, allAtOnce, p), len(p.text))
 		}
 	}
-	if b.show() {
-		s.bars = b
-	}
+	b.show()
+	s.bars = b
 	return s
 }
 

@@ -3,11 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
+	"sync"
 	"time"
 
 	"github.com/cheggaaa/pb/v3"
-	"github.com/mattn/go-isatty"
 
 	"couplet/poetry"
 )
@@ -24,22 +23,15 @@ type display interface {
 // elsewhere. Failures go to errs.
 func newDisplay(out, errs io.Writer, quiet, sequential bool, addrs []poetry.Addr) display {
 	l := &lineDisplay{out: out, errs: errs, quiet: quiet, sequential: sequential}
-	if quiet || !isTerminal(out) {
+	if quiet || !isLive(out) {
 		return l
 	}
 	b := newBars(out)
 	for i, a := range addrs {
 		b.add(fmt.Sprintf("Task %d: %s", i+1, a), 0)
 	}
-	if !b.show() {
-		return l
-	}
+	b.show()
 	return &barDisplay{lineDisplay: l, bars: b}
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && isatty.IsTerminal(f.Fd())
 }
 
 // lineDisplay writes the lines of the tutorial's clients.
@@ -123,8 +115,10 @@ func (b *barDisplay) end(r poetry.Report) {
 
 // bars are live bars on a terminal, one below the other.
 type bars struct {
-	pool *pb.Pool
-	all  []*pb.ProgressBar
+	screen *screen
+	all    []*pb.ProgressBar
+	stop   chan struct{}
+	drawer sync.WaitGroup
 }
 
 // Where a total is not known, as on the poem wire, there is no length to
@@ -135,9 +129,7 @@ const (
 )
 
 func newBars(out io.Writer) *bars {
-	p := pb.NewPool()
-	p.Output = out
-	return &bars{pool: p}
+	return &bars{screen: newScreen(out), stop: make(chan struct{})}
 }
 
 // add adds a bar; total is 0 where it is not known.
@@ -151,14 +143,29 @@ func (b *bars) add(label string, total int) {
 	b.all = append(b.all, bar)
 }
 
-// show begins; it reports whether the terminal takes part.
-func (b *bars) show() bool {
-	if b.pool.Start() != nil {
-		return false
+// show draws the bars ten times a second, until end.
+func (b *bars) show() {
+	b.drawer.Go(func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			b.draw()
+			select {
+			case <-tick.C:
+			case <-b.stop:
+				return
+			}
+		}
+	})
+}
+
+func (b *bars) draw() {
+	_, width := b.screen.room()
+	lines := make([]string, len(b.all))
+	for i, bar := range b.all {
+		lines[i] = bar.SetWidth(width).String()
 	}
-	b.pool.RefreshRate = 100 * time.Millisecond
-	b.pool.Add(b.all...)
-	return true
+	b.screen.draw(lines)
 }
 
 // set moves bar i.
@@ -168,10 +175,9 @@ func (b *bars) set(i, current int, state string) {
 
 // end draws the bars for the last time.
 func (b *bars) end() {
-	for _, bar := range b.all {
-		bar.Finish()
-	}
-	b.pool.Stop()
+	close(b.stop)
+	b.drawer.Wait()
+	b.draw()
 }
 
 // rename gives bar i another label.

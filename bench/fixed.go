@@ -1,0 +1,218 @@
+package bench
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+)
+
+// SlowerKnee is the knee of w of the slower of two candidates: the highest
+// offered rate of which it achieves 95 % with a p99 of at most 10 times that at
+// the lowest rate. It is NaN where one of them has no knee among the rates that
+// were measured.
+func (r *Result) SlowerKnee(w Workload, a, b string) (rate float64, slower string) {
+	names := []string{a, b}
+	views, _ := r.curves(names)
+	rate = math.NaN()
+	for _, v := range views {
+		if v.Name != w.shape() {
+			continue
+		}
+		for _, c := range v.Candidates {
+			if !c.Found {
+				return math.NaN(), ""
+			}
+			if math.IsNaN(rate) || c.Knee < rate {
+				rate, slower = c.Knee, c.Name
+			}
+		}
+		if len(v.Candidates) < len(names) {
+			return math.NaN(), ""
+		}
+	}
+	return rate, slower
+}
+
+// kneeBound reports whether the generator, and not a server, may have been the
+// limit at the knee of w.
+func (r *Result) kneeBound(w Workload) bool {
+	w.Rate, w.Surge = r.Knee, 0
+	for _, c := range r.candidates("") {
+		if Median(r.Values(w.String(), c, func(s Sample) float64 { return s.GeneratorBusy })) > 0.8 {
+			return true
+		}
+	}
+	return false
+}
+
+// A fixedRate is what two candidates do at one part of the knee.
+type fixedRate struct {
+	Workload Workload
+	Share    string // of the knee, in per cent
+	Sides    []fixedSide
+	// Ratio is that of the p99 of the first to that of the second; Winner is who
+	// has the lower one, or "" where no difference was shown.
+	Ratio  Interval
+	P      float64
+	Rounds int
+	Winner string
+	// Back is the same comparison of the times to recover, of a workload with a
+	// surge.
+	Surge      bool
+	BackWinner string
+}
+
+// A fixedSide is the medians of one candidate.
+type fixedSide struct {
+	Name           string
+	Hue            int
+	P50, P99, P999 float64
+	// ClientBound says that in most samples the generator was the limit.
+	ClientBound bool
+	// Steady, Peak and After are of the surge: the p99 before it and at its worst
+	// in microseconds, and the milliseconds until latency was back; After is
+	// infinite where that did not happen in most samples. Back of Samples came
+	// back.
+	Steady, Peak, After float64
+	Back, Samples       int
+	Unsent              int64
+}
+
+// AfterText is After for people.
+func (s fixedSide) AfterText() string { return afterText(s.After) }
+
+// fixedRates are the workloads at a part of the knee, in the order of the plan.
+func (r *Result) fixedRates() []fixedRate {
+	a, b, ok := r.Pair()
+	if !ok {
+		return nil
+	}
+	all := r.candidates("")
+	var rates []fixedRate
+	for _, w := range r.Workloads {
+		name := w.String()
+		if w.Share == 0 {
+			continue
+		}
+		f := fixedRate{Workload: w, Share: fmt.Sprintf("%.0f %%", 100*w.Share), Surge: w.Surge > 0}
+		f.Ratio, f.P, f.Rounds = r.compare(name, a, b, func(s Sample) float64 { return s.P99US })
+		if f.Rounds == 0 {
+			continue
+		}
+		if differ(f.Ratio, f.P) {
+			if f.Winner = a; f.Ratio.Lo > 1 {
+				f.Winner = b
+			}
+		}
+		var after [2][]float64
+		for i, c := range []string{a, b} {
+			median := func(v func(Sample) float64) float64 { return Median(r.Values(name, c, v)) }
+			s := fixedSide{
+				Name: c, Hue: hue(max(0, slices.Index(all, c))),
+				P50: median(func(s Sample) float64 { return s.P50US }), P99: median(func(s Sample) float64 { return s.P99US }),
+				P999:        median(func(s Sample) float64 { return s.P999US }),
+				ClientBound: median(func(s Sample) float64 { return s.GeneratorBusy }) > 0.8,
+			}
+			var steady, peak []float64
+			for _, one := range r.Of(name, c) {
+				s.Unsent += one.unsent()
+				if v := one.Recovery; v != nil && !v.Held {
+					after[i], steady, peak = append(after[i], v.afterMS()), append(steady, v.SteadyUS), append(peak, v.peakUS())
+					s.Samples++
+					if v.Back {
+						s.Back++
+					}
+				}
+			}
+			s.Steady, s.Peak, s.After = Median(steady), Median(peak), Median(after[i])
+			f.Sides = append(f.Sides, s)
+		}
+		f.Surge = f.Surge && len(after[0]) > 0 && len(after[1]) > 0
+		// The times of one server can be twice those of the other by chance, and
+		// many of them are 0: there is a test of them, and no interval.
+		if f.Surge && Differ(finite(after[0]), finite(after[1])) < 0.05 {
+			if f.BackWinner = a; f.Sides[1].After < f.Sides[0].After {
+				f.BackWinner = b
+			}
+		}
+		rates = append(rates, f)
+	}
+	return rates
+}
+
+// finite is values with the greatest number for what is beyond all numbers: a
+// test of ranks needs no more.
+func finite(values []float64) []float64 {
+	all := slices.Clone(values)
+	for i, v := range all {
+		all[i] = min(v, math.MaxFloat64)
+	}
+	return all
+}
+
+// Sentence says whether the p99 differs.
+func (f fixedRate) Sentence() string {
+	a, b := f.Sides[0].Name, f.Sides[1].Name
+	if f.Winner == "" {
+		return fmt.Sprintf("no difference in p99 was shown (ratio %s to %s %s)", a, b, f.Ratio)
+	}
+	return fmt.Sprintf("the p99 of %s is lower (ratio %s to %s %s)", f.Winner, a, b, f.Ratio)
+}
+
+// BackSentence says whether the times to recover differ.
+func (f fixedRate) BackSentence() string {
+	if f.BackWinner == "" {
+		return "no difference was shown"
+	}
+	return f.BackWinner + " is back sooner"
+}
+
+// WriteFixedRates writes what was measured at parts of the knee: a line for the
+// latency at each, and a line for the time to recover. Without such workloads it
+// writes nothing.
+func (r *Result) WriteFixedRates(out io.Writer) error {
+	for i, f := range r.fixedRates() {
+		if i == 0 && r.Knee > 0 {
+			bound := "."
+			if r.kneeBound(f.Workload) {
+				bound = ", where the generator had little time left: it may be the generator's."
+			}
+			if _, err := fmt.Fprintf(out, "The knee of the slower engine is at %.0f/s of %s%s\n", r.Knee, f.Workload.shape(), bound); err != nil {
+				return err
+			}
+		}
+		var sides []string
+		for _, s := range f.Sides {
+			text := fmt.Sprintf("%s %.0f / %.0f / %.0f", s.Name, s.P50, s.P99, s.P999)
+			if s.ClientBound {
+				text += " (client-bound)"
+			}
+			sides = append(sides, text)
+		}
+		if _, err := fmt.Fprintf(out, "At %s of it (%.0f/s), p50 / p99 / p99.9 in us: %s; %s.\n",
+			f.Share, f.Workload.Rate, strings.Join(sides, ", "), f.Sentence()); err != nil {
+			return err
+		}
+		if !f.Surge {
+			continue
+		}
+		sides = nil
+		for _, s := range f.Sides {
+			text := s.Name + " " + s.AfterText()
+			if s.Back < s.Samples {
+				text += fmt.Sprintf(" (%d of %d times)", s.Back, s.Samples)
+			}
+			if s.Unsent > 0 {
+				text += fmt.Sprintf(" (%d messages unsent)", s.Unsent)
+			}
+			sides = append(sides, text)
+		}
+		if _, err := fmt.Fprintf(out, "After a surge of %.0f/s, latency is back at that of %.0f/s after: %s; %s.\n",
+			f.Workload.Surge, f.Workload.Rate, strings.Join(sides, ", "), f.BackSentence()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+package bench
+
+import (
+	"context"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"couplet"
+	"couplet/engines"
+)
+
+// What a server owes to an open loop is bounded, and what was not sent for that
+// is counted. The clock here is the test's.
+func TestAnOpenLoopOwesNoMoreThanItsLimit(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // nobody reads
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	w, err := Workload{Kind: Echo, Connections: 2, Rate: 1000}.WithDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &generator{w: w, port: l.Addr().(*net.TCPAddr).Port, ep: ep, conns: make([]client, 2), limit: 10, counting: true}
+	g.Errors = map[string]int64{}
+	defer func() {
+		for i := range g.conns {
+			g.close(i, true)
+		}
+		unix.Close(ep)
+	}()
+	for i := range g.conns {
+		if err := g.connect(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.follower = follow(0, time.Second, time.Millisecond, 1000, 1000)
+	g.pace(time.Second)
+	if g.inFlight != 10 || g.Unsent != 990 || g.follower.unsent != 990 || g.paced != 1000 {
+		t.Errorf("%d in flight, %d and %d unsent, %d in all", g.inFlight, g.Unsent, g.follower.unsent, g.paced)
+	}
+	if len(g.Errors) > 0 {
+		t.Error(g.Errors)
+	}
+}
+
+func TestTheLimitOfWhatIsInFlight(t *testing.T) {
+	for want, w := range map[int]Workload{
+		1 << 20: {Kind: Echo, Connections: 64, Size: 64},
+		1 << 12: {Kind: Mixed, Connections: 64, Size: 64}, // a connection of it sends 64 KiB
+		4 * 10:  {Kind: Echo, Connections: 10, Size: 1 << 24},
+	} {
+		if got := w.backlog(); got != want {
+			t.Errorf("%v: %d, want %d", w, got, want)
+		}
+	}
+}
+
+// A surge comes after what is measured, changes none of it, and is told.
+func TestASurgeIsFollowed(t *testing.T) {
+	for _, name := range engines.Names() {
+		e, err := engines.Open(name, couplet.Config{})
+		if err != nil {
+			continue
+		}
+		w, err := Workload{Kind: Echo, Connections: 4, Rate: 1000, Surge: 3000}.WithDefaults()
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := Serve(e, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		marks := 0
+		f, err := Measure(w, l.Addr().(*net.TCPAddr).Port, 5*time.Millisecond, 100*time.Millisecond,
+			func() (Report, error) { marks++; return Usage(e), nil })
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		e.Shutdown(ctx)
+		if err != nil || len(f.Errors) > 0 || marks != 2 {
+			t.Fatalf("%s: %v, errors %v, %d marks", name, err, f.Errors, marks)
+		}
+		if f.Units > w.Rate*f.Wall.Seconds()+1 || f.Latency.TotalCount() != int64(f.Units) {
+			t.Errorf("%s: %v units, %d latencies; those of the surge are none", name, f.Units, f.Latency.TotalCount())
+		}
+		r := f.Recovery
+		if r == nil || r.Surge != 3000 || r.SurgeMS != 100 || r.StepMS != 10 || len(r.P99US) < 10 || r.SteadyUS <= 0 {
+			t.Errorf("%s: %+v", name, r)
+		}
+		if s := sample(w, name, f); s.Recovery != r || s.Target != 1000 {
+			t.Errorf("%s: the sample has %+v", name, s.Recovery)
+		}
+	}
+}
+
+func TestWhatIsTakenAgainHasItsTime(t *testing.T) {
+	for _, s := range []spare{{limit: time.Second}, {limit: time.Minute, used: time.Minute}, {limit: 5 * time.Second, used: 2 * time.Second}} {
+		before := s
+		if s.await(time.Second) || s != before {
+			t.Errorf("%+v had time for a second, and is %+v", before, s)
+		}
+	}
+}
+
+// A plan whose time is over begins no round, and says so.
+func TestNoRoundIsBegunWhenTheTimeIsOver(t *testing.T) {
+	echo := Workload{Kind: Echo, Connections: 1}
+	p := Plan{Workloads: []Workload{echo}, Candidates: []string{"goroutine", "epoll"}, Rounds: 2, Until: time.Now().Add(-time.Second)}
+	r, err := p.Run(t.Context(), io.Discard)
+	if err != nil || len(r.Samples) != 0 || len(r.Skipped) != 1 || !strings.Contains(r.Skipped[0].Why, "after 0 of 2 rounds") {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+func TestWhatAPlanTakes(t *testing.T) {
+	second := Plan{Candidates: []string{"uring", "epoll", "gnet"}, Rounds: 3, Duration: time.Second}
+	second.Workloads = []Workload{{Kind: Echo}, {Kind: Broadcast}} // gnet has no broadcast
+	takes, n := second.Takes()
+	if n != 15 || takes < 15*4*time.Second/3 || takes > 30*time.Second {
+		t.Errorf("%d samples in %v", n, takes)
+	}
+	echo, surge := Workload{Kind: Echo, Rate: 10}, Workload{Kind: Echo, Rate: 10, Surge: 40}
+	if more := second.SampleTakes(surge) - second.SampleTakes(echo); more < 2*time.Second {
+		t.Errorf("a surge takes %v more", more)
+	}
+}

@@ -1,0 +1,55 @@
+package bench
+
+import "time"
+
+// backlog is how many messages of w may be in flight in an open loop: a server
+// that falls behind must not cost the generator memory without end, nor the
+// time to wait for all that it owes. What is beyond it is not sent, and counted.
+func (w Workload) backlog() int {
+	largest := int64(1)
+	for i := range min(20, w.Connections) {
+		largest = max(largest, w.size(i))
+	}
+	return int(max(min(1<<20, 256<<20/largest), 4*int64(w.Connections)))
+}
+
+// heldUp is by how much the generator may be late: its turns take some
+// milliseconds, and what is longer is another process.
+const heldUp = 100 * time.Millisecond
+
+// overload drives the surge for d and follows the latency after it, until it is
+// back and for a quarter of d longer.
+func (g *generator) overload(d time.Duration) error {
+	surge, rate := g.w.Surge, g.w.Rate
+	g.w.Rate = surge
+	g.launch()
+	f := follow(g.pacing, d, time.Duration(g.Latency.ValueAtQuantile(99)), surge, rate)
+	g.follower = f
+	held := false
+	run := func(d time.Duration) error {
+		began := g.now()
+		err := g.run(d)
+		held = held || g.now()-began > d+heldUp
+		return err
+	}
+	if err := run(d); err != nil {
+		return err
+	}
+	g.w.Rate = rate
+	g.paced, g.pacing = 0, f.drop
+	for !f.over(g.now()) && g.open > 0 {
+		if err := run(f.step); err != nil {
+			return err
+		}
+	}
+	if err := g.run(d / 4); err != nil {
+		return err
+	}
+	g.follower = nil
+	g.Recovery = f.result(surge, g.now())
+	g.Recovery.Held = held
+	if !f.back {
+		return nil // what it owes may take long
+	}
+	return g.settle()
+}

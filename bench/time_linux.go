@@ -1,0 +1,90 @@
+package bench
+
+import "time"
+
+// times are how long a sample of w warms up, and how long it counts. A schedule
+// of poems is known when some chunks have come, the storm in which all connected
+// has to be over, and each client counts only a few of them in a second.
+func (p Plan) times(w Workload) (warm, duration time.Duration) {
+	warm, duration = p.Warm, p.Duration
+	if w.Kind == Poems {
+		warm, duration = max(warm, 30*w.Delay), max(duration, 20*w.Delay)
+	}
+	return warm, duration
+}
+
+// SampleTakes is about how long a sample of w takes, where the machine is quiet:
+// with its process and its connections, and with the time that recovery is
+// likely to need.
+func (p Plan) SampleTakes(w Workload) time.Duration {
+	if q, err := p.withDefaults(); err == nil {
+		p = q
+	}
+	if full, err := w.WithDefaults(); err == nil {
+		w = full
+	}
+	warm, duration := p.times(w)
+	takes := 100*time.Millisecond + time.Duration(w.Connections)*50*time.Microsecond
+	switch {
+	case w.Kind == Idle:
+		return takes + 200*time.Millisecond
+	case w.Kind == Stream:
+		return takes + time.Duration(w.Total) // a nanosecond for a byte
+	case w.Surge > 0:
+		return takes + warm + 4*duration
+	}
+	return takes + warm + duration
+}
+
+// Takes is about how long all samples of p take, and how many there are. It is
+// told before it is known which candidates can be built.
+func (p Plan) Takes() (takes time.Duration, samples int) {
+	if q, err := p.withDefaults(); err == nil {
+		p = q
+	}
+	for _, w := range p.Workloads {
+		for _, name := range p.Candidates {
+			if c, err := find(name); err == nil && c.serves(w) {
+				takes += time.Duration(p.Rounds) * p.SampleTakes(w)
+				samples += p.Rounds
+				if p.Audit && c.counts() {
+					takes += p.SampleTakes(w)
+				}
+			}
+		}
+	}
+	return takes, samples
+}
+
+// A spare is the time that is there for samples that are taken again.
+type spare struct{ limit, used time.Duration }
+
+// await waits for a quiet machine before a sample is taken again that takes so
+// long, and reports whether there is time for both: for the waiting never more
+// than 30 s, nor more than a quarter of what is left, so that one noisy minute
+// does not use it up.
+func (s *spare) await(takes time.Duration) bool {
+	wait := 30 * time.Second
+	if s.limit > 0 {
+		wait = min(wait, (s.limit-s.used-takes)/4)
+	}
+	if wait < time.Second {
+		return false
+	}
+	began := time.Now()
+	awaitQuiet(wait)
+	s.used += time.Since(began) + takes
+	return true
+}
+
+// awaitQuiet returns when the machine has done next to nothing for a second, or
+// after limit.
+func awaitQuiet(limit time.Duration) {
+	for end := time.Now().Add(limit); time.Now().Add(time.Second).Before(end); {
+		before := busyTime()
+		time.Sleep(time.Second)
+		if float64(busyTime()-before) < disturbed*float64(time.Second) {
+			return
+		}
+	}
+}
