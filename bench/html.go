@@ -261,6 +261,9 @@ func (r *Result) facts() []string {
 		}
 		facts = append(facts, cpu)
 	}
+	if n := m.Network; n != nil {
+		facts = append(facts, "over a network, from "+n.Generator)
+	}
 	if m.Rounds > 0 {
 		facts = append(facts, fmt.Sprintf("%d rounds of %v", m.Rounds, m.Duration))
 	}
@@ -434,7 +437,7 @@ func (r *Result) marks() (rows []markRow, totals markRow) {
 			if s.ClientBound {
 				m.ClientBound++
 			}
-			if s.Others > disturbed {
+			if s.disturbed() {
 				m.Disturbed++
 			}
 		}
@@ -452,6 +455,15 @@ func (m Manifest) rows() [][2]string {
 	row("begun", "%s", m.Began.Format("2006-01-02 15:04:05 MST"))
 	row("took", "%v", m.Took.Round(time.Second))
 	row("commit", "%s", m.Commit)
+	if n := m.Network; n != nil {
+		g := n.GeneratorMachine
+		row("network", "remote: generator at %s, server at %s", n.Generator, n.Server)
+		if n.OneMachine {
+			row("", "both on one machine: no network card took part")
+		}
+		row("server's machine", "%s, %s", m.Host, m.Program)
+		row("generator's machine", "%s, %s, %s, %d CPUs, virtual: %v; %s, %s", g.Host, g.Kernel, g.CPU, g.CPUs, g.Virtual, g.Go, g.Program)
+	}
 	row("kernel", "%s", m.Kernel)
 	row("CPU", "%s", m.CPU)
 	row("CPUs", "%d, virtual: %v", m.CPUs, m.Virtual)
@@ -475,6 +487,17 @@ func (m Manifest) rows() [][2]string {
 		row("mitigation of "+k, "%s", m.Mitigations[k])
 	}
 	return rows
+}
+
+// network names what lies between generator and server.
+func (m Manifest) network() string {
+	switch {
+	case m.Network == nil:
+		return "loopback"
+	case m.Network.OneMachine:
+		return "remote, on one machine"
+	}
+	return "remote"
 }
 
 // command is the command line for a shell, in the directory of the module.

@@ -22,9 +22,12 @@ func measured(candidates ...string) *bench.Result {
 	r := &bench.Result{Version: bench.Version, Manifest: bench.Manifest{
 		Began: time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC), Took: 5 * time.Minute,
 		Command: []string{"run", "--table", "--only", "echo 64"}, Commit: "0123abcd",
-		Kernel: "6.18.44 x86_64", CPU: "A CPU", CPUs: 2, Virtual: true,
-		Mitigations: map[string]string{"spectre_v2": "Mitigation: IBRS"}, Sysctls: map[string]string{"net.core.somaxconn": "4096"},
-		Go: "go1.26", GOMAXPROCS: 1, ClientCPU: 1, Tier: "multishot", Engines: map[string]string{"uring": "tier multishot"},
+		Machine: bench.Machine{
+			Kernel: "6.18.44 x86_64", CPU: "A CPU", CPUs: 2, Virtual: true,
+			Mitigations: map[string]string{"spectre_v2": "Mitigation: IBRS"}, Sysctls: map[string]string{"net.core.somaxconn": "4096"},
+			Go: "go1.26", Tier: "multishot",
+		},
+		GOMAXPROCS: 1, ClientCPU: 1, Engines: map[string]string{"uring": "tier multishot"},
 		Seed: 1, Rounds: 7, Warm: time.Second / 3, Duration: time.Second, Baseline: candidates[len(candidates)-1],
 		LoadBefore: "0.10 0.20 0.30", LoadAfter: "1.10 1.20 1.30",
 	}}

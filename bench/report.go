@@ -75,7 +75,7 @@ func (r *Result) ledger() string {
 	bad, again := 0, 0
 	for _, s := range r.Samples {
 		again += s.Retries
-		if s.Others > disturbed {
+		if s.disturbed() {
 			bad++
 		}
 	}

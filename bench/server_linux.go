@@ -34,6 +34,7 @@ func ServerMain(args []string, in io.Reader, out io.Writer) error {
 	fs.DurationVar(&w.Delay, "delay", 0, "")
 	loops := fs.Int("loops", 1, "")
 	spread := fs.String("spread", "reuseport", "")
+	listen := fs.String("listen", "127.0.0.1:0", "")
 	total := fs.Int64("total", 0, "bytes to each reader")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -59,7 +60,7 @@ func ServerMain(args []string, in io.Reader, out io.Writer) error {
 		cancel()
 		e.Shutdown(ctx)
 	}()
-	l, err := Serve(e, w)
+	l, err := ServeAt(e, w, *listen)
 	if err != nil {
 		return err
 	}
