@@ -58,13 +58,12 @@ func (a Agent) Serve(ctx context.Context, l net.Listener) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	d := &door{Agent: a, entered: make(chan guest, 1), shut: make(chan struct{}), broken: make(chan error, 1)}
+	token := d.renew()
 	d.all.Go(func() { d.accept(ctx, l) })
 	defer d.all.Wait()
 	defer cancel()
 	defer l.Close()
-	for {
-		token := random(tokenBytes)
-		d.open(token)
+	for ; ; token = d.renew() {
 		a.Announce(hex.EncodeToString(token))
 		late := time.NewTimer(a.TokenLife)
 		var g guest
@@ -112,10 +111,12 @@ type guest struct {
 	mac string // to prove that the agent knows the token too
 }
 
-func (d *door) open(token []byte) {
+// renew lets in who knows the token that it returns.
+func (d *door) renew() []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.token = token
+	d.token = random(tokenBytes)
+	return d.token
 }
 
 // withdraw takes the token back, and reports whether nobody had used it.
@@ -210,12 +211,12 @@ func (d *door) use(token []byte) bool {
 	return true
 }
 
-// session answers g until it leaves, the time is over, or ctx is.
-func (a Agent) session(ctx context.Context, g guest) {
+// session answers g until it leaves, the time is over, or all is.
+func (a Agent) session(all context.Context, g guest) {
 	began := time.Now()
 	log := a.Log.With("client", g.conn.RemoteAddr().String())
 	log.Info("session begins")
-	limited, cancel := context.WithTimeout(ctx, a.TimeLimit)
+	limited, cancel := context.WithTimeout(all, a.TimeLimit)
 	ctx, leave := context.WithCancelCause(limited)
 	room := &bay{Agent: a, log: log, addr: localIP(g.conn)}
 	var reader sync.WaitGroup
@@ -256,6 +257,9 @@ func (a Agent) session(ctx context.Context, g guest) {
 		}
 		if ctx.Err() != nil {
 			why := a.why(context.Cause(ctx))
+			if all.Err() != nil {
+				why = "the agent was interrupted"
+			}
 			log.Info("session is over", "why", why)
 			g.send(answer{Error: why, Over: true})
 			return
@@ -272,8 +276,6 @@ func (a Agent) why(cause error) string {
 	switch {
 	case errors.Is(cause, context.DeadlineExceeded):
 		return fmt.Sprintf("the session's time limit of %v is over; start the agent with a longer --time-limit", a.TimeLimit)
-	case errors.Is(cause, context.Canceled):
-		return "the agent was interrupted"
 	case errors.Is(cause, io.EOF):
 		return "the client left"
 	case errors.Is(cause, os.ErrDeadlineExceeded):

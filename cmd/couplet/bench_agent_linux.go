@@ -127,7 +127,11 @@ func (a *agent) run(cmd *cobra.Command) error {
 	}
 	ctx, stop := interruptible()
 	defer stop()
-	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
+	network := "tcp"
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is4() {
+		network = "tcp4" // else 0.0.0.0 would take in all of IPv6
+	}
+	l, err := net.Listen(network, net.JoinHostPort(host, port))
 	if err != nil {
 		return a.explain(err)
 	}
