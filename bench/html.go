@@ -457,10 +457,7 @@ func (m Manifest) rows() [][2]string {
 	row("commit", "%s", m.Commit)
 	if n := m.Network; n != nil {
 		g := n.GeneratorMachine
-		row("network", "remote: generator at %s, server at %s", n.Generator, n.Server)
-		if n.OneMachine {
-			row("", "both on one machine: no network card took part")
-		}
+		row("network", "%s: generator at %s, server at %s", m.network(), n.Generator, n.Server)
 		row("server's machine", "%s, %s", m.Host, m.Program)
 		row("generator's machine", "%s, %s, %s, %d CPUs, virtual: %v; %s, %s", g.Host, g.Kernel, g.CPU, g.CPUs, g.Virtual, g.Go, g.Program)
 	}

@@ -223,6 +223,30 @@ func TestPageMarksTheKnee(t *testing.T) {
 	}
 }
 
+// Where the servers ran on another machine, the page is about that one, and names
+// the generator's.
+func TestPageTellsOfTwoMachines(t *testing.T) {
+	r := measured("uring", "epoll")
+	r.Manifest.Host, r.Manifest.Program = "far", "couplet v2"
+	r.Manifest.Network = &bench.Network{
+		Server: "192.0.2.1", Generator: "192.0.2.2",
+		GeneratorMachine: bench.Machine{Host: "near", Kernel: "5.15.0 x86_64", CPU: "Another CPU", CPUs: 8, Program: "couplet v1"},
+	}
+	page := pageOf(t, r)
+	for _, want := range []string{
+		"Linux 6.18.44 x86_64", "over a network, from 192.0.2.2", "remote: generator at 192.0.2.2, server at 192.0.2.1",
+		"far, couplet v2", "near, 5.15.0 x86_64, Another CPU, 8 CPUs", "couplet v1",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	var said bytes.Buffer
+	if err := measured("uring", "epoll").WriteComparison(&said, r); err != nil || !strings.Contains(said.String(), "The network differs: loopback, then remote.") {
+		t.Errorf("the comparison says %v, %q", err, said.String())
+	}
+}
+
 // A candidate and the same once more are a control, and not the verdict.
 func TestPageTellsTheControl(t *testing.T) {
 	r := measured("uring", "uring/2", "epoll")

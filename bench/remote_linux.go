@@ -8,7 +8,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // A Remote is a session with an Agent on another machine. One Plan at a time may
@@ -72,7 +74,7 @@ func shake(conn net.Conn, address string, key []byte) (*Remote, error) {
 	case hello.Protocol != protocol:
 		return nil, fmt.Errorf("bench: %w", otherVersion("the agent at "+address, hello.Protocol))
 	case hello.Error != "":
-		return nil, fmt.Errorf("bench: %s", hello.Error)
+		return nil, fmt.Errorf("bench: %s", printable(hello.Error))
 	}
 	nonce := hex.EncodeToString(random(tokenBytes))
 	if err := w.send(proof{protocol, nonce, mac(key, "client", hello.Nonce, nonce)}); err != nil {
@@ -85,7 +87,7 @@ func shake(conn net.Conn, address string, key []byte) (*Remote, error) {
 	case a.WrongToken:
 		return nil, fmt.Errorf("bench: the agent at %s refuses the token: %w", address, ErrToken)
 	case a.Error != "":
-		return nil, fmt.Errorf("bench: the agent at %s: %s", address, a.Error)
+		return nil, fmt.Errorf("bench: the agent at %s: %s", address, printable(a.Error))
 	case !same(a.MAC, mac(key, "agent", hello.Nonce, nonce)):
 		return nil, fmt.Errorf("bench: what is at %s does not know the token, so it is not the agent that printed it", address)
 	}
@@ -108,7 +110,17 @@ func (r *Remote) String() string {
 	if mine := program(); r.machine.Program != mine {
 		text += fmt.Sprintf(" The agent is another build: %s, and this is %s.", r.machine.Program, mine)
 	}
-	return text
+	return printable(text)
+}
+
+// printable is what another machine wrote, without what a terminal would obey.
+func printable(text string) string {
+	return strings.Map(func(c rune) rune {
+		if unicode.IsPrint(c) {
+			return c
+		}
+		return ' '
+	}, text)
 }
 
 func (r *Remote) network() *Network {
@@ -138,10 +150,10 @@ func (r *Remote) do(q request) (answer, error) {
 	}
 	switch {
 	case a.Over:
-		r.gone = lost{fmt.Errorf("bench: the agent ended the session: %s", a.Error)}
+		r.gone = lost{fmt.Errorf("bench: the agent ended the session: %s", printable(a.Error))}
 		return answer{}, r.gone
 	case a.Error != "":
-		return answer{}, fmt.Errorf("on %s: %s", r.machine.Host, a.Error)
+		return answer{}, fmt.Errorf("on %s: %s", printable(r.machine.Host), printable(a.Error))
 	}
 	return a, nil
 }

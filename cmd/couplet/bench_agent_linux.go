@@ -58,6 +58,8 @@ func (b *benchmark) dial(ctx context.Context) (*bench.Remote, error) {
 	}
 	r, err := bench.Dial(ctx, a.Address, b.token)
 	switch {
+	case ctx.Err() != nil:
+		return nil, failure{context.Cause(ctx)}
 	case errors.Is(err, bench.ErrToken):
 		return nil, fmt.Errorf("--token: %w", err)
 	case err != nil:
@@ -134,6 +136,14 @@ func (a *agent) run(cmd *cobra.Command) error {
 	l, err := net.Listen(network, net.JoinHostPort(host, port))
 	if err != nil {
 		return a.explain(err)
+	}
+	if a.serverPort > 0 {
+		probe, err := net.Listen(network, net.JoinHostPort(host, strconv.Itoa(a.serverPort)))
+		if err != nil {
+			l.Close()
+			return fmt.Errorf("--server-port %d cannot be had: %w; choose another", a.serverPort, err)
+		}
+		probe.Close()
 	}
 	at := l.Addr().(*net.TCPAddr).AddrPort()
 	if !at.Addr().IsLoopback() {

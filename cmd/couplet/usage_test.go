@@ -102,6 +102,7 @@ func TestBadInput(t *testing.T) {
 		{"bench agent --listen 127.0.0.1:70000", []string{"70000", "from 0 to 65535"}},
 		{"bench agent --time-limit 0", []string{"--time-limit", "second"}},
 		{"bench agent --cpu 5000", []string{"--cpu", "5000"}},
+		{"bench agent --server-port " + port, []string{port, "in use", "choose another"}},
 		{"bench agent --server-port -1", []string{"--server-port", "65535"}},
 		{"bench agent --engine uring", []string{"--engine"}},
 		{"bench compare " + plain + " " + plain, []string{plain, "no result"}},
