@@ -228,12 +228,12 @@ func (p Plan) one(at site, w Workload, c Candidate, retry int) (Sample, string, 
 		warm, duration = max(warm, 30*w.Delay), max(duration, 20*w.Delay)
 	}
 	f, err := measure(w, server.address(), warm, duration, func() (Report, error) { return server.ask(line) })
-	if err != nil {
-		return Sample{}, "", fmt.Errorf("%w%s", err, server.said())
-	}
-	// What was measured while the site was lost is no sample.
+	// What was measured while the site was lost is no sample, whatever came of it.
 	if err := server.stop(); err != nil {
 		return Sample{}, "", err
+	}
+	if err != nil {
+		return Sample{}, "", fmt.Errorf("%w%s", err, server.said())
 	}
 	s := sample(w, c.Name, f)
 	if f.Disturbed() && len(s.Errors) == 0 && w.Kind != Idle && retry < p.Retries {
