@@ -47,6 +47,25 @@ type Config struct {
 	// PostsPerTurn is how many posted functions run before I/O has its turn
 	// (4096 by default).
 	PostsPerTurn int
+
+	// Ablation has an engine do without something, to measure what that is worth.
+	Ablation Ablation
+}
+
+// Ablation takes away, or exchanges, one by one what an engine has by its own
+// choice. Nothing of the contract changes by it, and nobody needs it but who
+// measures. The features of io_uring that come with releases of the kernel are
+// not here: see Features.
+type Ablation struct {
+	// OneShot has io_uring accept and receive once per entry, and arm anew each
+	// time, instead of once and for all.
+	OneShot bool
+	// EdgeTriggered has epoll tell of changes instead of states: registered once,
+	// for everything, and read until there is no more.
+	EdgeTriggered bool
+	// NoTry has every wait sleep at once, instead of asking first without sleeping
+	// where something is probably there.
+	NoTry bool
 }
 
 // PanicPolicy says what a panic in a callback does.

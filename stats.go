@@ -33,6 +33,10 @@ type Stats struct {
 	Crossings int64
 	// Events counts completions or readiness events.
 	Events int64
+	// Batches counts the waits that brought some of these: Batches[i] those that
+	// brought from 2^i to 2^(i+1)-1, the last all that brought more. An engine whose
+	// waits are for one thing each counts none.
+	Batches [14]int64
 
 	// Posted counts posted functions that ran, Wakes the wake-ups they needed.
 	Posted, Wakes int64
@@ -57,7 +61,12 @@ type Stats struct {
 func (s Stats) Add(o Stats) Stats {
 	a, b := reflect.ValueOf(&s).Elem(), reflect.ValueOf(o)
 	for i := range a.NumField() {
-		a.Field(i).SetInt(a.Field(i).Int() + b.Field(i).Int())
+		if f := a.Field(i); f.Kind() == reflect.Int64 {
+			f.SetInt(f.Int() + b.Field(i).Int())
+		}
+	}
+	for i, n := range o.Batches {
+		s.Batches[i] += n
 	}
 	return s
 }

@@ -351,6 +351,9 @@ func (b *bay) start(ctx context.Context, q request) error {
 		return err
 	}
 	argv = append(append(argv, w.args()...), "--listen", net.JoinHostPort(b.addr.String(), strconv.Itoa(b.ServerPort)))
+	if q.Count {
+		argv = append(argv, "--count")
+	}
 	cpu, procs := c.place(b.CPU, 1)
 	limit, free := context.WithTimeout(ctx, b.ServerLimit)
 	server, err := start(limit, argv, cpu, procs)

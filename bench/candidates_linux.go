@@ -44,7 +44,11 @@ func engineCandidates() []Candidate {
 		own("uring", "c-uring", "--engine", "uring"),
 		own("uring-u2", "c-uring", "--engine", "uring", "--tier", "u2"),
 		own("uring-u3", "c-uring", "--engine", "uring", "--tier", "u3"),
+		own("uring-oneshot", "c-uring", "--engine", "uring", "--tier", "u2", "--without", "multishot"),
+		own("uring-notry", "c-uring", "--engine", "uring", "--without", "try"),
 		own("epoll", "c-epoll", "--engine", "epoll"),
+		own("epoll-edge", "c-epoll", "--engine", "epoll", "--without", "level"),
+		own("epoll-notry", "c-epoll", "--engine", "epoll", "--without", "try"),
 		own("goroutine", "", "--engine", "goroutine"),
 		several("uring-x2", "uring", "reuseport", 2),
 		several("uring-x2-rr", "uring", "roundrobin", 2),
@@ -66,9 +70,13 @@ func Candidates() []Candidate {
 		}}
 	}
 	c := func(name, source string, libs ...string) Candidate {
-		return Candidate{name, "", echoes, 1, func(w *workshop) ([]string, error) {
+		return Candidate{name, "", append([]Kind{Poems}, echoes...), 1, func(w *workshop) ([]string, error) {
 			path, err := w.compile(source, libs...)
-			return []string{path}, err
+			if err != nil {
+				return nil, err
+			}
+			text, err := w.text()
+			return []string{path, "--text", text, "--period", strconv.Itoa(patternPeriod)}, err
 		}}
 	}
 	return append(engineCandidates(),
@@ -144,6 +152,11 @@ func CheckCandidates(names []string) error {
 	return nil
 }
 
+// counts reports whether c counts its system calls, and the kernel can do so for it.
+func (c Candidate) counts() bool {
+	return c.Name == "epoll" || c.Name == "uring" || strings.HasPrefix(c.Name, "epoll-") || strings.HasPrefix(c.Name, "uring-")
+}
+
 func (c Candidate) serves(w Workload) bool { return slices.Contains(c.Kinds, w.Kind) }
 
 // args tell a server its workload.
@@ -205,7 +218,7 @@ func (w *workshop) compile(source string, libs ...string) (string, error) {
 		if _, err := exec.LookPath("gcc"); err != nil {
 			return errors.New("there is no gcc; apt-get install gcc liburing-dev")
 		}
-		for _, name := range []string{"control.h", source} {
+		for _, name := range []string{"control.h", "poems.h", source} {
 			text, err := sources.ReadFile("c/" + name)
 			if err != nil {
 				return err
@@ -223,6 +236,11 @@ func (w *workshop) compile(source string, libs ...string) (string, error) {
 		}
 		return nil
 	})
+}
+
+// text is a file of what poems consist of, for programs that cannot make it.
+func (w *workshop) text() (string, error) {
+	return w.once("text", func(path string) error { return os.WriteFile(path, pattern(), 0o644) })
 }
 
 // peers builds the module bench/peers.

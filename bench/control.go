@@ -26,6 +26,13 @@ type Report struct {
 	// MachineUS is the CPU microseconds of all processes of the machine so far,
 	// where that is not the generator's.
 	MachineUS int64 `json:"machine_us,omitempty"`
+	// Workers is how many worker threads io_uring has made for what it could not do
+	// at once.
+	Workers int `json:"io_workers,omitempty"`
+	// KernelCrossings is the system calls of the engine's loops by the kernel's
+	// count, where that was asked for; NotCounted says why it is not there.
+	KernelCrossings int64  `json:"kernel_crossings,omitempty"`
+	NotCounted      string `json:"not_counted,omitempty"`
 	// Stats are the counters of a couplet engine.
 	Stats *couplet.Stats `json:"stats,omitempty"`
 }

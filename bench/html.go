@@ -49,6 +49,8 @@ type page struct {
 	Curves         []curveView
 	Idle, Resident []memoryRow
 	Totals         markRow
+	Audited        string
+	Workers        int
 	Errors         []count
 	Marks          []markRow
 	Skipped        []Skipped
@@ -112,6 +114,11 @@ type workloadView struct {
 	Open                    bool
 	Candidates              []candidateRow
 	Batches, Crossings      bool
+	// Waits is how many events a wait brought, and BatchSizes the heads of its
+	// columns.
+	BatchSizes []string
+	Waits      []waitsRow
+	Ladder     []Rung
 	// Plot is the place in pageData.Percentiles; Shares and the candidates'
 	// Percentiles are the same as a table.
 	Plot   int
@@ -132,6 +139,14 @@ type candidateRow struct {
 	P50, P99, P999, Max            float64
 	ClientBound                    bool
 	ClientBoundSamples, AllSamples int
+}
+
+// A waitsRow is the share of a candidate's waits that brought so many events, in
+// per cent.
+type waitsRow struct {
+	Name   string
+	Hue    int
+	Shares []float64
 }
 
 type shareRow struct {
@@ -188,6 +203,10 @@ func (r *Result) page() page {
 		p.Tally = []tally{{a, won[a], p.hue(a)}, {b, won[b], p.hue(b)}, {"no difference", won[""], -1}}
 	}
 	p.Controls = r.controls()
+	p.Audited = r.Audited()
+	for _, s := range r.Samples {
+		p.Workers = max(p.Workers, s.Workers)
+	}
 	rated := 0
 	for _, w := range r.Workloads {
 		if w.Rate > 0 {
@@ -366,8 +385,45 @@ func (r *Result) workloadView(p *page, w Workload, candidates []string) workload
 			c.UserBar, c.SystemBar = math.Round(1000*c.User/widest)/10, math.Round(1000*c.System/widest)/10
 		}
 	}
+	v.Ladder = r.Climb(name)
+	v.waits(r)
 	v.distributions(r, p)
 	return v
+}
+
+// waits adds up the batch sizes of all good samples.
+func (v *workloadView) waits(r *Result) {
+	most := 0
+	for _, c := range v.Candidates {
+		row := waitsRow{Name: c.Name, Hue: c.Hue}
+		all := 0.0
+		for _, s := range r.Of(v.Name, c.Name) {
+			row.Shares = append(row.Shares, make([]float64, max(0, len(s.Batches)-len(row.Shares)))...)
+			for i, n := range s.Batches {
+				row.Shares[i] += float64(n)
+				all += float64(n)
+			}
+		}
+		if all == 0 {
+			continue
+		}
+		for i := range row.Shares {
+			row.Shares[i] *= 100 / all
+		}
+		most = max(most, len(row.Shares))
+		v.Waits = append(v.Waits, row)
+	}
+	for i := range v.Waits {
+		row := &v.Waits[i]
+		row.Shares = append(row.Shares, make([]float64, most-len(row.Shares))...)
+	}
+	for i := range most {
+		size := strconv.Itoa(1 << i)
+		if i > 0 {
+			size += "–" + strconv.Itoa(2<<i-1)
+		}
+		v.BatchSizes = append(v.BatchSizes, size)
+	}
 }
 
 // distributions takes the median over the rounds at each share of all values.

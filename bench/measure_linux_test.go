@@ -29,6 +29,19 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// batches checks that the sizes of batches and the number of events can be of the
+// same waits.
+func batches(t *testing.T, s couplet.Stats) {
+	t.Helper()
+	least, most := int64(0), int64(0)
+	for i, n := range s.Batches {
+		least, most = least+n<<i, most+n<<(i+1)-n
+	}
+	if s.Events < least || s.Events > most {
+		t.Errorf("%d events in batches of %d to %d: %v", s.Events, least, most, s.Batches)
+	}
+}
+
 func TestEveryWorkloadOnEveryEngine(t *testing.T) {
 	small := []bench.Workload{
 		{Kind: bench.Echo, Connections: 20},
@@ -69,6 +82,9 @@ func TestEveryWorkloadOnEveryEngine(t *testing.T) {
 				}
 				if len(f.Errors) > 0 {
 					t.Errorf("errors: %v", f.Errors)
+				}
+				if name != "goroutine" { // which has no waits for several
+					batches(t, *f.After.Stats)
 				}
 				if w.Kind == bench.Idle {
 					if open := f.After.Stats.Open; open != 20 {

@@ -41,6 +41,9 @@ type Plan struct {
 	// Figures.Disturbed), once the machine is quiet or 30 s have passed. What a
 	// sample says plays no part in it.
 	Retries int
+	// Audit has one more sample of every engine of couplet's on every workload taken,
+	// to check its count of system calls against the kernel's.
+	Audit bool
 	// Save, if not nil, is called with what there is after every round, so that
 	// what ends the program early does not take everything with it.
 	Save func(*Result)
@@ -160,7 +163,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 			for place, c := range able {
 				s, engine, err := Sample{}, "", ctx.Err()
 				if err == nil {
-					s, engine, err = p.one(at, w, c, 0)
+					s, engine, err = p.one(at, w, c, false, 0)
 				}
 				if over := ctx.Err(); err != nil && (over != nil || errors.As(err, new(lost))) {
 					r.Partial = true
@@ -191,8 +194,30 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 				p.Save(r)
 			}
 		}
+		if p.Audit {
+			p.audit(at, r, w, able)
+		}
 	}
 	return r, nil
+}
+
+// audit takes the samples that Audit asks for. One that fails is left out: what
+// fails, fails in the samples that count too.
+func (p Plan) audit(at site, r *Result, w Workload, able []Candidate) {
+	p.Duration, p.Retries = min(p.Duration, 250*time.Millisecond), 0
+	for _, c := range able {
+		if !c.counts() || w.Kind == Idle || r.Unaudited != "" {
+			continue
+		}
+		s, _, err := p.one(at, w, c, true, 0)
+		switch {
+		case err != nil || len(s.Errors) > 0:
+		case s.notCounted != "":
+			r.Unaudited = s.notCounted
+		case s.Crossings > 0:
+			r.Audits = append(r.Audits, Audit{w.String(), c.Name, s.Crossings, s.kernel})
+		}
+	}
 }
 
 func (s Sample) line(w Workload, round int) string {
@@ -210,9 +235,10 @@ func errorText(errors map[string]int64) string {
 	return fmt.Sprint("ERRORS ", errors)
 }
 
-// one takes one sample, with a server process of its own.
-func (p Plan) one(at site, w Workload, c Candidate, retry int) (Sample, string, error) {
-	server, err := at.start(c, w)
+// one takes one sample, with a server process of its own, which may have the kernel
+// count its system calls.
+func (p Plan) one(at site, w Workload, c Candidate, count bool, retry int) (Sample, string, error) {
+	server, err := at.start(c, w, count)
 	if err != nil {
 		return Sample{}, "", err
 	}
@@ -238,7 +264,7 @@ func (p Plan) one(at site, w Workload, c Candidate, retry int) (Sample, string, 
 	s := sample(w, c.Name, f)
 	if f.Disturbed() && len(s.Errors) == 0 && w.Kind != Idle && retry < p.Retries {
 		at.awaitQuiet(30 * time.Second)
-		return p.one(at, w, c, retry+1)
+		return p.one(at, w, c, count, retry+1)
 	}
 	s.Retries = retry
 	return s, server.engine(), nil

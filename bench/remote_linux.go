@@ -160,8 +160,8 @@ func (r *Remote) do(q request) (answer, error) {
 
 func (r *Remote) prepare(c Candidate) error { return nil }
 
-func (r *Remote) start(c Candidate, w Workload) (subject, error) {
-	a, err := r.do(request{Do: "start", Candidate: original(c.Name), Workload: &w})
+func (r *Remote) start(c Candidate, w Workload, count bool) (subject, error) {
+	a, err := r.do(request{Do: "start", Candidate: original(c.Name), Workload: &w, Count: count})
 	if err != nil {
 		return nil, err
 	}

@@ -67,6 +67,13 @@ func (r *Result) WriteTable(out io.Writer) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	if err := r.WriteLadders(out); err != nil {
+		return err
+	}
+	fmt.Fprintln(out)
+	if text := r.Audited(); text != "" {
+		fmt.Fprintln(out, text)
+	}
 	_, err := fmt.Fprintln(out, r.ledger())
 	return err
 }

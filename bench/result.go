@@ -39,6 +39,12 @@ type Sample struct {
 	// Batch is how many completions or readiness events a turn of the server's
 	// loops brought, where it counts them.
 	Batch float64 `json:"batch,omitempty"`
+	// Batches counts the waits that brought 1, 2 to 3, 4 to 7 ... completions or
+	// readiness events.
+	Batches []int64 `json:"batches,omitempty"`
+	// Workers is how many worker threads io_uring had made in the server by the
+	// end.
+	Workers int `json:"io_workers,omitempty"`
 	// Crossings, Mallocs and Switches are the server's system calls (where it
 	// counts them), allocated objects and context switches, per unit.
 	Crossings float64 `json:"crossings_per_unit,omitempty"`
@@ -61,6 +67,9 @@ type Sample struct {
 	Retries         int     `json:"retries,omitempty"`
 	// Errors is the ledger of what went wrong; a good sample has none.
 	Errors map[string]int64 `json:"errors,omitempty"`
+
+	kernel     float64 // see Audit
+	notCounted string
 }
 
 // A Percentile is one point of a distribution: Share of all values (0 to 1) are at
@@ -111,7 +120,15 @@ func sample(w Workload, candidate string, f Figures) Sample {
 	s.Target = w.Rate
 	if a.Stats != nil && b.Stats != nil && a.Stats.Turns > b.Stats.Turns {
 		s.Batch = float64(a.Stats.Events-b.Stats.Events) / float64(a.Stats.Turns-b.Stats.Turns)
+		for i, n := range a.Stats.Batches {
+			if n -= b.Stats.Batches[i]; n > 0 {
+				s.Batches = append(s.Batches, make([]int64, i-len(s.Batches))...)
+				s.Batches = append(s.Batches, n)
+			}
+		}
 	}
+	s.Workers = a.Workers
+	s.kernel, s.notCounted = per(a.KernelCrossings-b.KernelCrossings), a.NotCounted
 	if w.Kind == Idle {
 		s.BytesPerConn = float64(a.RSS-b.RSS) / float64(w.Connections)
 	}
@@ -130,6 +147,17 @@ type Skipped struct {
 	Why string `json:"why"`
 }
 
+// An Audit is a check of an engine's count of its system calls: one more sample,
+// of which nothing else is used, since to count makes each call dearer.
+type Audit struct {
+	Workload  string `json:"workload"`
+	Candidate string `json:"candidate"`
+	// Counted is what the engine counted, Kernel what the kernel saw its loops make,
+	// per unit: Go's own calls on these threads are among them.
+	Counted float64 `json:"counted"`
+	Kernel  float64 `json:"kernel"`
+}
+
 // Version is that of the format of a Result as JSON.
 const Version = 1
 
@@ -144,6 +172,10 @@ type Result struct {
 	// Workloads are what was measured, in order, and Samples every measurement.
 	Workloads []Workload `json:"workloads"`
 	Samples   []Sample   `json:"samples"`
+	// Audits are the checks that Plan.Audit asks for; Unaudited says why there are
+	// none.
+	Audits    []Audit `json:"audits,omitempty"`
+	Unaudited string  `json:"unaudited,omitempty"`
 	// Skipped is what the plan asked for and did not get.
 	Skipped []Skipped `json:"skipped,omitempty"`
 }
@@ -259,6 +291,24 @@ func (r *Result) compare(workload, candidate, baseline string, value func(Sample
 	return Ratio(a, b), Differ(a, b), len(a)
 }
 
+// Audited says in one sentence what became of the audits, or "" where nothing was
+// to be audited.
+func (r *Result) Audited() string {
+	if r.Unaudited != "" {
+		return "The engines' count of their system calls was not checked: " + r.Unaudited + "."
+	}
+	if len(r.Audits) == 0 {
+		return ""
+	}
+	least, most := math.Inf(1), 0.0
+	for _, a := range r.Audits {
+		ratio := a.Kernel / a.Counted
+		least, most = min(least, ratio), max(most, ratio)
+	}
+	return fmt.Sprintf("The engines' count of their system calls was checked %d times: the kernel saw %.2f to %.2f times as many, Go's own on these threads included.",
+		len(r.Audits), least, most)
+}
+
 // skip notes s, once: what fails in one round often fails in all.
 func (r *Result) skip(s Skipped) {
 	if !slices.Contains(r.Skipped, s) {
@@ -268,6 +318,7 @@ func (r *Result) skip(s Skipped) {
 
 // Append adds what another plan of the same place and time gave.
 func (r *Result) Append(more *Result) {
+	r.Audits = append(r.Audits, more.Audits...)
 	r.Workloads = append(r.Workloads, more.Workloads...)
 	r.Samples = append(r.Samples, more.Samples...)
 	for _, s := range more.Skipped {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -36,6 +37,8 @@ func ServerMain(args []string, in io.Reader, out io.Writer) error {
 	spread := fs.String("spread", "reuseport", "")
 	listen := fs.String("listen", "127.0.0.1:0", "")
 	total := fs.Int64("total", 0, "bytes to each reader")
+	without := fs.String("without", "", "see couplet.Ablation: multishot, level or try")
+	count := fs.Bool("count", false, "have the kernel count the loops' system calls")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -45,7 +48,9 @@ func ServerMain(args []string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	features := map[string]couplet.Features{"": 0, "u2": couplet.TierU2, "u3": couplet.TierU3, "u5": couplet.TierU5}[*tier]
-	config := couplet.Config{Features: features, Loops: *loops}
+	config := couplet.Config{Features: features, Loops: *loops, Ablation: couplet.Ablation{
+		OneShot: *without == "multishot", EdgeTriggered: *without == "level", NoTry: *without == "try",
+	}}
 	for _, s := range spreads {
 		if s.name == *spread {
 			config.Spread = s.way
@@ -68,12 +73,22 @@ func ServerMain(args []string, in io.Reader, out io.Writer) error {
 	if err := enc.Encode(Report{Port: l.Addr().(*net.TCPAddr).Port, Engine: e.Describe()}); err != nil {
 		return err
 	}
+	var calls *callCounter
+	notCounted := ""
+	if *count {
+		if calls, err = countCalls(e); err != nil {
+			notCounted = err.Error()
+		}
+		defer calls.close()
+	}
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
 		if lines.Text() == "gc" {
 			collect()
 		}
-		if err := enc.Encode(Usage(e)); err != nil {
+		r := Usage(e)
+		r.KernelCrossings, r.NotCounted = calls.calls(), notCounted
+		if err := enc.Encode(r); err != nil {
 			return err
 		}
 	}
@@ -91,6 +106,7 @@ func Usage(e couplet.Engine) Report {
 		SystemUS:    u.Stime.Nano() / 1000,
 		Mallocs:     m.Mallocs,
 		RSS:         resident(),
+		Workers:     workers(),
 		Voluntary:   int64(u.Nvcsw),
 		Involuntary: int64(u.Nivcsw),
 	}
@@ -106,6 +122,17 @@ func collect() {
 	runtime.GC()
 	runtime.GC()
 	debug.FreeOSMemory()
+}
+
+// workers is how many threads of io_uring's this process has.
+func workers() (n int) {
+	names, _ := filepath.Glob("/proc/self/task/*/comm")
+	for _, name := range names {
+		if strings.HasPrefix(firstLine(name), "iou-wrk") {
+			n++
+		}
+	}
+	return n
 }
 
 func resident() int64 {

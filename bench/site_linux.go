@@ -19,8 +19,9 @@ import (
 type site interface {
 	// prepare makes ready what c needs, or tells why it cannot be measured.
 	prepare(c Candidate) error
-	// start starts c on w. There is one server at a time.
-	start(c Candidate, w Workload) (subject, error)
+	// start starts c on w, and may have the kernel count its system calls. There is
+	// one server at a time.
+	start(c Candidate, w Workload, count bool) (subject, error)
 	// awaitQuiet returns when the site has done next to nothing for a second, or
 	// after limit.
 	awaitQuiet(limit time.Duration)
@@ -62,9 +63,13 @@ func (h *here) prepare(c Candidate) error {
 	return err
 }
 
-func (h *here) start(c Candidate, w Workload) (subject, error) {
+func (h *here) start(c Candidate, w Workload, count bool) (subject, error) {
+	argv := append(slices.Clone(h.commands[c.Name]), w.args()...)
+	if count {
+		argv = append(argv, "--count")
+	}
 	cpu, procs := c.place(h.cpu, h.procs)
-	p, err := start(context.Background(), append(slices.Clone(h.commands[c.Name]), w.args()...), cpu, procs)
+	p, err := start(context.Background(), argv, cpu, procs)
 	if err != nil {
 		return nil, err
 	}

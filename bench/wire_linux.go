@@ -75,6 +75,8 @@ type request struct {
 	Do        string    `json:"do"`
 	Candidate string    `json:"candidate,omitempty"`
 	Workload  *Workload `json:"workload,omitempty"`
+	// Count has the kernel count the server's system calls.
+	Count bool `json:"count,omitempty"`
 }
 
 type answer struct {

@@ -20,7 +20,12 @@ func (d *driver) Listen(l *loop.Listener) {
 }
 
 func (d *driver) armAccept(n *listener) {
-	d.entry(newKey(acceptOp, 0, n.id)).AcceptMultishot(n.l.FD(), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+	e := d.entry(newKey(acceptOp, 0, n.id))
+	if d.oneShot {
+		e.Accept(n.l.FD(), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+	} else {
+		e.AcceptMultishot(n.l.FD(), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+	}
 	d.queued(acceptOp, -1)
 }
 

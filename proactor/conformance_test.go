@@ -19,6 +19,22 @@ var tiers = []struct {
 	{couplet.TierU2, []string{"tcp4"}},
 }
 
+// ablated is the suite with what couplet.Ablation takes away.
+func ablated(t *testing.T) enginetest.Suite {
+	s := suite(t, couplet.TierU5, []string{"tcp4", "unix"})
+	whole := s.Server
+	s.Name += "-oneshot"
+	s.Server = func(t testing.TB, cfg couplet.Config) couplet.Engine {
+		cfg.Ablation = couplet.Ablation{OneShot: true, NoTry: true}
+		return whole(t, cfg)
+	}
+	return s
+}
+
+func TestConformanceOneShot(t *testing.T) { enginetest.Run(t, ablated(t)) }
+
+func TestModelOneShot(t *testing.T) { enginetest.Model(t, ablated(t)) }
+
 // suite is a suite of engines limited to features, or a skip where the kernel
 // does not have them.
 func suite(t *testing.T, features couplet.Features, networks []string) enginetest.Suite {

@@ -25,8 +25,15 @@ func New(config couplet.Config) (couplet.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.SetDescription(fmt.Sprintf("io_uring tier %s (%s), %s binding, loops %d",
-		features.Tier(), ring.Caps(features), ring.Binding, len(e.Loops())))
+	without := ""
+	if config.Ablation.OneShot {
+		without = ", one-shot"
+	}
+	if config.Ablation.NoTry {
+		without += ", without a try before a wait"
+	}
+	e.SetDescription(fmt.Sprintf("io_uring tier %s (%s)%s, %s binding, loops %d",
+		features.Tier(), ring.Caps(features), without, ring.Binding, len(e.Loops())))
 	return e, nil
 }
 
@@ -60,6 +67,7 @@ var _ loop.Driver = (*driver)(nil)
 // report. All of it belongs to its loop's thread.
 type driver struct {
 	loop      *loop.Loop
+	oneShot   bool // see couplet.Ablation
 	ring      *ring.Ring
 	waker     *loop.Waker
 	conns     loop.Slab[conn]
@@ -150,6 +158,7 @@ func newDriver(l *loop.Loop) (loop.Driver, error) {
 	}
 	d := &driver{
 		loop:      l,
+		oneShot:   config.Ablation.OneShot,
 		ring:      r,
 		listeners: make(map[uint32]*listener),
 		woken:     new([8]byte),

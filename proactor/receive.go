@@ -33,7 +33,11 @@ func (d *driver) StopReceive(c *loop.Conn) {
 // cancellation of the receive in flight has come through.
 func (d *driver) armReceive(s *conn) {
 	if s.receiving && !s.inFlight.has(receiveOp) {
-		d.start(s, receiveOp).RecvMultishot(s.c.FD(), bufferGroup)
+		if e := d.start(s, receiveOp); d.oneShot {
+			e.RecvSelect(s.c.FD(), bufferGroup)
+		} else {
+			e.RecvMultishot(s.c.FD(), bufferGroup)
+		}
 		d.queued(receiveOp, -1)
 		if !s.inFlight.has(watchOp) {
 			d.start(s, watchOp).PollAdd(s.c.FD(), theEnd)

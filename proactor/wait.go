@@ -45,7 +45,8 @@ func (d *driver) enter(timeout time.Duration) {
 	if d.err != nil {
 		return
 	}
-	if timeout == 0 || d.unsent > 0 && d.unsent <= heavy || d.busy && d.unsent == 0 {
+	try := d.unsent > 0 && d.unsent <= heavy || d.busy && d.unsent == 0
+	if timeout == 0 || try && !d.loop.Config().Ablation.NoTry {
 		d.entering()
 		d.err = d.ring.Poll()
 		d.submitted()
@@ -91,7 +92,7 @@ func (d *driver) reap() {
 			}
 			continue
 		}
-		d.loop.Count().Events += int64(n)
+		d.loop.Brought(int(n))
 		for i := range n {
 			e := *d.ring.CQE(i)
 			d.completed(&e)

@@ -23,3 +23,15 @@ func suite() enginetest.Suite {
 func TestConformance(t *testing.T) { enginetest.Run(t, suite()) }
 
 func TestModel(t *testing.T) { enginetest.Model(t, suite()) }
+
+// edge is the suite with what couplet.Ablation exchanges.
+func edge() enginetest.Suite {
+	return enginetest.Suite{Name: "epoll-edge", Networks: []string{"tcp4", "unix"}, Server: func(t testing.TB, cfg couplet.Config) couplet.Engine {
+		cfg.Ablation = couplet.Ablation{EdgeTriggered: true, NoTry: true}
+		return open(t, cfg)
+	}}
+}
+
+func TestConformanceEdgeTriggered(t *testing.T) { enginetest.Run(t, edge()) }
+
+func TestModelEdgeTriggered(t *testing.T) { enginetest.Model(t, edge()) }

@@ -17,7 +17,14 @@ func New(config couplet.Config) (couplet.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.SetDescription(fmt.Sprintf("epoll, level-triggered, loops %d", len(e.Loops())))
+	how := "level-triggered"
+	if config.Ablation.EdgeTriggered {
+		how = "edge-triggered"
+	}
+	if config.Ablation.NoTry {
+		how += ", without a try before a wait"
+	}
+	e.SetDescription(fmt.Sprintf("epoll, %s, loops %d", how, len(e.Loops())))
 	return e, nil
 }
 
@@ -27,6 +34,7 @@ var _ loop.Driver = (*driver)(nil)
 // and reports. All of it belongs to its loop's thread.
 type driver struct {
 	loop      *loop.Loop
+	edge      bool // see couplet.Ablation
 	poller    *poller
 	waker     *loop.Waker
 	conns     loop.Slab[conn]
@@ -35,6 +43,7 @@ type driver struct {
 
 	reports []report    // to be made in the next Wait
 	changed []key       // connections whose interest may have changed
+	again   []key       // edge-triggered: those to read whom the poller will not tell of again
 	memory  *loop.Block // received into: one for all connections, kept hot
 	used    int         // of it, by what is held of it
 	lent    []byte      // of it
@@ -56,6 +65,11 @@ type conn struct {
 	connecting bool
 	sending    bool // a send waits until it may
 	full       bool // the socket took less than it was given: wait before the next try
+
+	// Edge-triggered, the poller tells of a change once, so it is remembered.
+	unread bool // there may be something to read
+	ending bool // and behind it the end, or an error
+	again  bool // in driver.again
 }
 
 // listener is what the driver keeps of a listening socket.
@@ -97,6 +111,7 @@ func newDriver(l *loop.Loop) (loop.Driver, error) {
 	}
 	d := &driver{
 		loop:      l,
+		edge:      l.Config().Ablation.EdgeTriggered,
 		poller:    p,
 		waker:     w,
 		listeners: make(map[uint32]*listener),

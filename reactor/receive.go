@@ -22,6 +22,7 @@ func (d *driver) Receive(c *loop.Conn) {
 	s := d.of(c)
 	s.receiving = true
 	d.mark(s)
+	d.repeat(s)
 }
 
 // StopReceive implements loop.Driver.
@@ -43,6 +44,7 @@ func (d *driver) receive(s *conn) {
 		d.loop.Tell(loop.Call, "recvfrom", int(n), errno)
 		switch {
 		case errno == unix.EAGAIN:
+			s.unread = false
 			return
 		case errno == unix.EINTR:
 			continue
@@ -56,10 +58,40 @@ func (d *driver) receive(s *conn) {
 		d.lent = room[:n:n]
 		d.loop.Received(s.c, d.lent, d)
 		d.loop.Push(s.c)
-		if int(n) < len(room) {
+		if int(n) < len(room) && !s.ending {
+			s.unread = false
 			return // there was no more
 		}
 	}
+	if s.generation == generation {
+		d.repeat(s)
+	}
+}
+
+// repeat has s read in the next Wait, if it was left before its end and the
+// poller, which is edge-triggered, will not tell of it again.
+func (d *driver) repeat(s *conn) {
+	if s.unread && s.receiving && !s.again {
+		s.again = true
+		d.again = append(d.again, s.key())
+	}
+}
+
+// goOn reads from the first n of those whom the last Wait left.
+func (d *driver) goOn(n int) {
+	for i := 0; i < n; i++ {
+		k := d.again[i]
+		s := d.conns.At(k.slot)
+		if s.c == nil || s.generation != k.generation {
+			continue
+		}
+		s.again = false
+		if s.receiving {
+			d.receive(s)
+			d.report()
+		}
+	}
+	d.again = d.again[:copy(d.again, d.again[n:])]
 }
 
 // Held implements loop.Holder: it is one block, however many connections there are.

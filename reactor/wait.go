@@ -15,7 +15,7 @@ func (d *driver) Wait(timeout time.Duration) error {
 		d.report()
 		timeout = d.loop.Recheck(timeout)
 	}
-	if len(d.reports) > 0 {
+	if len(d.reports) > 0 || len(d.again) > 0 {
 		timeout = 0
 	}
 	d.update()
@@ -24,12 +24,14 @@ func (d *driver) Wait(timeout time.Duration) error {
 	if err != 0 {
 		return err
 	}
+	left := len(d.again)
 	for i := range events {
 		d.ready(&events[i])
 		if len(d.reports) > 0 {
 			d.report()
 		}
 	}
+	d.goOn(left)
 	return nil
 }
 
@@ -74,7 +76,6 @@ func (d *driver) report() {
 
 // ready acts on one event.
 func (d *driver) ready(e *event) {
-	d.loop.Count().Events++
 	k := e.key()
 	if d.loop.Traced() {
 		d.loop.Tell(loop.Told, describe(k, e), -1, 0)
@@ -91,11 +92,15 @@ func (d *driver) ready(e *event) {
 	if s == nil {
 		return
 	}
+	broken := e.broken()
+	if d.edge {
+		s.unread = s.unread || e.readable() || broken
+		s.ending = s.ending || e.ending()
+	}
 	if s.connecting {
 		d.finishConnect(s)
 		return
 	}
-	broken := e.broken()
 	if e.writable() || broken {
 		d.resume(s)
 	}
@@ -103,8 +108,10 @@ func (d *driver) ready(e *event) {
 		return
 	}
 	if s.receiving && (e.readable() || broken) {
-		d.receive(s)
-	} else if broken && !s.sending {
+		if !s.again { // goOn gives it its share
+			d.receive(s)
+		}
+	} else if broken && !s.sending && !d.edge {
 		s.hung = true // nobody wants to know yet, and it would be told without end
 		d.mark(s)
 	}
@@ -135,6 +142,12 @@ func (d *driver) update() {
 		}
 		if want != 0 {
 			s.hung = false
+		}
+		if d.edge {
+			if want == 0 || s.watching {
+				continue
+			}
+			want = changes
 		}
 		switch {
 		case s.hung && s.watching:

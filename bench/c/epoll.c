@@ -1,8 +1,9 @@
-// An echo server on epoll, as small as an honest one can be: level-triggered,
-// registered once, one read and one write per event. It is the limit that the
-// epoll engine is measured against.
+// A server on epoll, as small as an honest one can be: level-triggered,
+// registered once, one read and one write per event. It echoes, or recites slow
+// poems. It is the limit that the epoll engine is measured against.
 #define _GNU_SOURCE
 #include "control.h"
+#include "poems.h"
 #include <sys/epoll.h>
 
 enum { chunk = 64 << 10, max_fds = 1 << 17 };
@@ -11,7 +12,7 @@ struct left { char *p; long at, n; };       // what the peer has not taken yet
 static struct left left[max_fds];
 static char buf[chunk];
 static long crossings;
-static int ep;
+static int ep, reciting;
 
 static void watch(int op, int fd, unsigned events) {
 	struct epoll_event e = {.events = events, .data.fd = fd};
@@ -22,6 +23,7 @@ static void watch(int op, int fd, unsigned events) {
 static void end(int fd) {
 	free(left[fd].p);
 	left[fd] = (struct left){0};
+	if (reciting) poem_over(fd);
 	crossings++;
 	close(fd);
 }
@@ -33,10 +35,16 @@ static long put(int fd, const char *p, long n) {
 	return w >= 0 ? w : errno == EAGAIN ? 0 : -1;
 }
 
+// recite ends a poem that is not taken.
+static void recite(int fd) {
+	if (put(fd, chunk_of(fd), chunk_bytes) != chunk_bytes) end(fd);
+}
+
 static void readable(int fd) {
 	crossings++;
 	long n = recv(fd, buf, chunk, 0);
 	if (n < 0 && errno == EAGAIN) return;
+	if (reciting && n > 0) return; // nobody asked
 	long w = n > 0 ? put(fd, buf, n) : -1;
 	if (w < 0) { end(fd); return; }
 	if (w == n) return;
@@ -57,15 +65,21 @@ static void writable(int fd) {
 	watch(EPOLL_CTL_MOD, fd, EPOLLIN);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+	reciting = poems_init(argc, argv, max_fds);
 	if ((ep = epoll_create1(EPOLL_CLOEXEC)) < 0) die("epoll_create1");
 	int listener = listen_loopback(SOCK_NONBLOCK);
 	watch(EPOLL_CTL_ADD, listener, EPOLLIN);
 	watch(EPOLL_CTL_ADD, 0, EPOLLIN);
 	static struct epoll_event events[512];
 	for (;;) {
+		struct timespec pause = {0, 0}, *limit = 0;
+		if (reciting) {
+			limit = &pause;
+			if (!turn()) pause = until_turn();
+		}
 		crossings++;
-		int n = epoll_wait(ep, events, 512, -1);
+		int n = epoll_pwait2(ep, events, 512, limit, 0);
 		for (int i = 0; i < n; i++) {
 			int fd = events[i].data.fd;
 			if (fd == 0) {
@@ -78,6 +92,7 @@ int main(void) {
 					if (c >= max_fds) { close(c); continue; }
 					nodelay(c);
 					watch(EPOLL_CTL_ADD, c, EPOLLIN);
+					if (reciting) poem(c);
 				}
 			} else if (left[fd].p) {
 				writable(fd);

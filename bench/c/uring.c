@@ -1,16 +1,17 @@
-// An echo server on io_uring, as small as an honest one can be: multishot accept
-// and receive, a ring of provided buffers that are sent back as they are, one
-// call per turn, DEFER_TASKRUN. It is the limit that the io_uring engine is
-// measured against. It builds with liburing 2.3.
+// A server on io_uring, as small as an honest one can be: multishot accept and
+// receive, a ring of provided buffers that are sent back as they are, one call
+// per turn, DEFER_TASKRUN. It echoes, or recites slow poems. It is the limit that
+// the io_uring engine is measured against. It builds with liburing 2.3.
 #define _GNU_SOURCE
 #include "control.h"
+#include "poems.h"
 #include <liburing.h>
 
 enum { max_fds = 1 << 17 };
-enum kind { accepted = 1, received, sent, control };
+enum kind { accepted = 1, received, sent, recited, control };
 
 // conn is one connection: the received buffers that wait to go back, in order.
-struct conn { int head, tail, receiving, open; };
+struct conn { int head, tail, receiving, open, reciting; };
 struct piece { int at, n, next; };
 
 static struct io_uring ring;
@@ -61,8 +62,13 @@ static void send_head(int fd) {
 // end closes fd once nothing is in flight on it.
 static void end(int fd) {
 	struct conn *c = &conns[fd];
-	if (c->open) { c->open = 0; shutdown(fd, SHUT_RDWR); crossings++; }
-	if (c->receiving || c->head >= 0) return;
+	if (c->open) {
+		c->open = 0;
+		shutdown(fd, SHUT_RDWR);
+		crossings++;
+		if (wheel) poem_over(fd);
+	}
+	if (c->receiving || c->reciting || c->head >= 0) return;
 	close(fd);
 	crossings++;
 }
@@ -72,7 +78,7 @@ static void on_received(int fd, int res, unsigned flags) {
 	if (!(flags & IORING_CQE_F_MORE)) c->receiving = 0;
 	if (flags & IORING_CQE_F_BUFFER) {
 		int b = flags >> IORING_CQE_BUFFER_SHIFT;
-		if (res <= 0 || !c->open) {
+		if (res <= 0 || !c->open || wheel) {
 			give_back(b);
 		} else {
 			pieces[b] = (struct piece){0, res, -1};
@@ -97,7 +103,22 @@ static void on_sent(int fd, int b, int res) {
 	else if (res <= 0 || !c->open) end(fd);
 }
 
+// recite sends a chunk; on_recited ends a poem that is not taken.
+static void recite(int fd) {
+	struct conn *c = &conns[fd];
+	if (c->reciting) { end(fd); return; }
+	c->reciting = 1;
+	SUBMIT(recited, fd, 0, io_uring_prep_send, fd, chunk_of(fd), chunk_bytes, MSG_NOSIGNAL);
+}
+
+static void on_recited(int fd, int res) {
+	struct conn *c = &conns[fd];
+	c->reciting = 0;
+	if (res != chunk_bytes || !c->open) end(fd);
+}
+
 int main(int argc, char **argv) {
+	int reciting = poems_init(argc, argv, max_fds);
 	long message = flag(argc, argv, "--size", 64) * flag(argc, argv, "--depth", 1);
 	long connections = flag(argc, argv, "--connections", 64);
 	size = message <= 2048 ? 2048 : message <= 65536 ? message : 65536;
@@ -124,10 +145,16 @@ int main(int argc, char **argv) {
 	SUBMIT(accepted, listener, 0, io_uring_prep_multishot_accept, listener, 0, 0, SOCK_CLOEXEC);
 	SUBMIT(control, 0, 0, io_uring_prep_read, 0, line, sizeof line, 0);
 	for (;;) {
-		crossings++;
-		err = io_uring_submit_and_wait(&ring, 1);
-		if (err < 0 && err != -EINTR) { errno = -err; die("io_uring_enter"); }
 		struct io_uring_cqe *cqe;
+		crossings++;
+		if (reciting) {
+			struct __kernel_timespec pause = {0, 0};
+			if (!turn()) pause.tv_nsec = until_turn().tv_nsec;
+			err = io_uring_submit_and_wait_timeout(&ring, &cqe, 1, &pause, 0);
+		} else {
+			err = io_uring_submit_and_wait(&ring, 1);
+		}
+		if (err < 0 && err != -EINTR && err != -ETIME) { errno = -err; die("io_uring_enter"); }
 		unsigned head, n = 0;
 		io_uring_for_each_cqe(&ring, head, cqe) {
 			int fd = (int)(unsigned)cqe->user_data, b = cqe->user_data >> 32 & 0xffff, res = cqe->res;
@@ -139,12 +166,14 @@ int main(int argc, char **argv) {
 					crossings++;
 					conns[res] = (struct conn){.head = -1, .tail = -1, .open = 1};
 					receive(res);
+					if (reciting) poem(res);
 				}
 				if (!(cqe->flags & IORING_CQE_F_MORE))
 					SUBMIT(accepted, listener, 0, io_uring_prep_multishot_accept, listener, 0, 0, SOCK_CLOEXEC);
 				break;
 			case received: on_received(fd, res, cqe->flags); break;
 			case sent: on_sent(fd, b, res); break;
+			case recited: on_recited(fd, res); break;
 			case control:
 				if (res <= 0) return 0;
 				answer(line, res, crossings);

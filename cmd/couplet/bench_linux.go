@@ -74,7 +74,7 @@ and how engines behave from a tenth to twice of what the slower one can do.`,
 	f.Var(&b.duration, "duration", "time for one measurement (1s by default, 250ms with --quick)")
 	f.Uint64Var(&b.seed, "seed", 1, "what the order within the rounds is drawn from")
 	f.BoolVar(&b.quick, "quick", false, "less of everything: under a minute")
-	f.BoolVar(&b.ablate, "ablate", false, "measure the io_uring engine with what Linux 6.0, 6.1 and 6.12 have of io_uring, one after the other")
+	f.BoolVar(&b.ablate, "ablate", false, "measure what each feature of io_uring and each way to use epoll is worth, on one workload")
 	f.BoolVar(&b.control, "control", true, "let the first engine take part twice")
 	f.StringVar(&b.json, "json", "", "write every sample and the manifest to this `FILE`")
 	f.StringVar(&b.html, "html", "", "write the report as a page to this `FILE`")
@@ -147,7 +147,7 @@ func defaultNames() (all []string) {
 // plan is what the flags ask for, or an error that says what cannot be right.
 func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 	p := bench.Plan{
-		Seed: b.seed, Rounds: b.rounds, Duration: time.Duration(b.duration), Peers: b.peersDir, Retries: 2,
+		Audit: !b.quick, Seed: b.seed, Rounds: b.rounds, Duration: time.Duration(b.duration), Peers: b.peersDir, Retries: 2,
 		Candidates: slices.Concat(b.engines, b.peers),
 	}
 	if p.Rounds == 0 {
@@ -175,7 +175,7 @@ func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 		if cmd.Flags().Changed("engines") {
 			return p, errors.New("--ablate and --engines are two things; use one of them")
 		}
-		p.Candidates = slices.Concat([]string{"uring", "uring-u3", "uring-u2"}, b.peers)
+		p.Candidates = slices.Concat(bench.Rungs(), b.peers)
 	}
 	if len(p.Candidates) < 2 {
 		return p, fmt.Errorf("--engines is %q; want two or more to compare, such as uring,epoll", strings.Join(b.engines, ","))
@@ -210,7 +210,10 @@ func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 	}
 	if len(b.workloads) == 0 {
 		p.Workloads = defaults()
-		if b.quick {
+		switch {
+		case b.ablate:
+			p.Workloads = p.Workloads[:1]
+		case b.quick:
 			p.Workloads = []bench.Workload{p.Workloads[0], p.Workloads[2], p.Workloads[3]}
 		}
 	}
@@ -237,7 +240,7 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 	}
 	progress, end := b.progress(&p)
 	result, err := p.Run(ctx, progress)
-	if err == nil && len(b.workloads) == 0 && !b.quick {
+	if err == nil && len(b.workloads) == 0 && !b.quick && !b.ablate {
 		err = b.saturate(ctx, p, result, progress)
 	}
 	end()

@@ -4,6 +4,7 @@ package loop
 
 import (
 	"context"
+	"math/bits"
 	"net"
 	"runtime"
 	"sync"
@@ -100,6 +101,14 @@ func (l *Loop) Recheck(timeout time.Duration) time.Duration {
 
 // Count is the loop's counters. They are the loop's own: no other goroutine.
 func (l *Loop) Count() *couplet.Stats { return &l.count }
+
+// Brought takes note of a wait that brought n completions or readiness events.
+func (l *Loop) Brought(n int) {
+	if n > 0 {
+		l.count.Events += int64(n)
+		l.count.Batches[min(bits.Len(uint(n)), len(l.count.Batches))-1]++
+	}
+}
 
 // Conn is the connection in a slot, or nil if that is empty or was given to
 // another generation: then a completion is stale.

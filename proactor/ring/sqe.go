@@ -49,10 +49,20 @@ func (s *SQE) AcceptMultishot(fd int, flags uint32) {
 	s.Opcode, s.Fd, s.IoPrio, s.OpFlags = OpAccept, int32(fd), AcceptMulti, flags
 }
 
+// Accept accepts one connection as AcceptMultishot does.
+func (s *SQE) Accept(fd int, flags uint32) {
+	s.Opcode, s.Fd, s.OpFlags = OpAccept, int32(fd), flags
+}
+
 // RecvMultishot receives from fd into buffers of the group until it ends. Res 0 is the end of a
 // stream; -ENOBUFS says that the group is empty: publish buffers first, then arm again.
 func (s *SQE) RecvMultishot(fd int, group uint16) {
 	s.Opcode, s.Fd, s.IoPrio, s.Flags, s.BufGroup = OpRecv, int32(fd), RecvMulti, SQEFBufferSelect, group
+}
+
+// RecvSelect receives once, into a buffer of the group, as RecvMultishot does.
+func (s *SQE) RecvSelect(fd int, group uint16) {
+	s.Opcode, s.Fd, s.Flags, s.BufGroup = OpRecv, int32(fd), SQEFBufferSelect, group
 }
 
 // Send sends n bytes at addr, which must not change before the completion. Always pass
