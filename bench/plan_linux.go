@@ -81,7 +81,7 @@ func (p Plan) withDefaults() (Plan, error) {
 		}
 		p.ServerCPU, p.Procs = p.Remote.cpu, 1
 		if most := p.Remote.serverLimit; p.Warm+p.Duration > most/2 {
-			return p, fmt.Errorf("bench: a sample of %v and %v of warm-up is too long for the agent, which lets a server live for %v", p.Duration, p.Warm, most)
+			return p, fmt.Errorf("bench: a sample of %v and %v of warm-up is too long for the agent, which lets a server live for %v; take shorter ones", p.Duration, p.Warm, most)
 		}
 	}
 	if p.ServerCPU == 0 && p.ClientCPU == 0 && runtime.NumCPU() > 1 {
