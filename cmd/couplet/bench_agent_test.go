@@ -282,12 +282,14 @@ func TestBenchBetweenTwoNetworks(t *testing.T) {
 	}
 	id := os.Getpid() % 100_000
 	there := fmt.Sprintf("couplet%d", id)
+	// A network of its own for each run of this test, of those for such trials.
+	at := func(host int) string { return fmt.Sprintf("198.18.%d.%d", id>>6&255, id&63<<2+host) }
 	for _, words := range []string{
 		"netns add " + there,
 		fmt.Sprintf("link add cpa%d type veth peer name cpb%d netns %s", id, id, there),
-		fmt.Sprintf("addr add 198.18.77.1/30 dev cpa%d", id),
+		fmt.Sprintf("addr add %s/30 dev cpa%d", at(1), id),
 		fmt.Sprintf("link set cpa%d up", id),
-		fmt.Sprintf("-n %s addr add 198.18.77.2/30 dev cpb%d", there, id),
+		fmt.Sprintf("-n %s addr add %s/30 dev cpb%d", there, at(2), id),
 		fmt.Sprintf("-n %s link set cpb%d up", there, id),
 	} {
 		if out, err := exec.Command(ip, strings.Fields(words)...).CombinedOutput(); err != nil {
@@ -300,13 +302,13 @@ func TestBenchBetweenTwoNetworks(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "a.json")
 	a, _ := measureAt(t, func() *agentJob {
-		return awaitAgent(beginCmd(t, exec.Command(ip, "netns", "exec", there, binary, "bench", "agent", "--listen", "198.18.77.2:0", "--server-port", "7071")))
+		return awaitAgent(beginCmd(t, exec.Command(ip, "netns", "exec", there, binary, "bench", "agent", "--listen", at(2)+":0", "--server-port", "7071")))
 	}, "epoll,goroutine", "--rounds", "1", "--workload", "echo,churn", "--json", file)
 	r, err := bench.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := r.Manifest.Network; len(r.Samples) != 4 || n == nil || n.Server != "198.18.77.2" || n.Generator != "198.18.77.1" {
+	if n := r.Manifest.Network; len(r.Samples) != 4 || n == nil || n.Server != at(2) || n.Generator != at(1) {
 		text, _ := json.Marshal(r.Manifest.Network)
 		t.Errorf("%d samples, skipped %v, network %s", len(r.Samples), r.Skipped, text)
 	}
