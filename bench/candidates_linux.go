@@ -28,10 +28,8 @@ type Candidate struct {
 	build func(*workshop) ([]string, error) // what to run
 }
 
-// Candidates are all that there are. That one is listed does not mean that it
-// can be built or run here.
-func Candidates() []Candidate {
-	echoes := []Kind{Echo, Mixed, Churn, Idle}
+// engineCandidates are couplet's own: this program serves for them.
+func engineCandidates() []Candidate {
 	own := func(name, model string, args ...string) Candidate {
 		return Candidate{name, model, Kinds, 1, func(w *workshop) ([]string, error) {
 			return append([]string{w.self, "server"}, args...), nil
@@ -41,22 +39,6 @@ func Candidates() []Candidate {
 		c := own(name, "", "--engine", engine, "--spread", spread, "--loops", strconv.Itoa(loops))
 		c.Kinds, c.Loops = []Kind{Echo, Mixed, Stream, Poems, Churn, Idle}, loops // the members of a broadcast share a loop
 		return c
-	}
-	peer := func(name string, kinds []Kind) Candidate {
-		return Candidate{name, "", kinds, 1, func(w *workshop) ([]string, error) {
-			path, err := w.peers()
-			return []string{path, "-peer", name}, err
-		}}
-	}
-	c := func(name, source string, libs ...string) Candidate {
-		return Candidate{name, "", append([]Kind{Poems}, echoes...), 1, func(w *workshop) ([]string, error) {
-			path, err := w.compile(source, libs...)
-			if err != nil {
-				return nil, err
-			}
-			text, err := w.text()
-			return []string{path, "--text", text, "--period", strconv.Itoa(patternPeriod)}, err
-		}}
 	}
 	return []Candidate{
 		own("uring", "c-uring", "--engine", "uring"),
@@ -74,13 +56,60 @@ func Candidates() []Candidate {
 		several("epoll-x2", "epoll", "reuseport", 2),
 		several("epoll-x2-rr", "epoll", "roundrobin", 2),
 		several("epoll-x2-least", "epoll", "least", 2),
+	}
+}
+
+// Candidates are all that there are. That one is listed does not mean that it
+// can be built or run here.
+func Candidates() []Candidate {
+	echoes := []Kind{Echo, Mixed, Churn, Idle}
+	peer := func(name string, kinds []Kind) Candidate {
+		return Candidate{name, "", kinds, 1, func(w *workshop) ([]string, error) {
+			path, err := w.peers()
+			return []string{path, "-peer", name}, err
+		}}
+	}
+	c := func(name, source string, libs ...string) Candidate {
+		return Candidate{name, "", append([]Kind{Poems}, echoes...), 1, func(w *workshop) ([]string, error) {
+			path, err := w.compile(source, libs...)
+			if err != nil {
+				return nil, err
+			}
+			text, err := w.text()
+			return []string{path, "--text", text, "--period", strconv.Itoa(patternPeriod)}, err
+		}}
+	}
+	return append(engineCandidates(),
 		peer("gnet", echoes),
 		peer("nbio", echoes),
 		peer("netpoll", echoes),
 		peer("net", Kinds),
 		c("c-uring", "uring.c", "-luring"),
 		c("c-epoll", "epoll.c"),
+	)
+}
+
+// CheckRemote is nil if an agent serves for every one of names: for couplet's own
+// engines, and for no other program.
+func CheckRemote(names []string) error {
+	for _, name := range names {
+		if _, err := findRemote(original(name)); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// findRemote returns the candidate of exactly that name that an agent serves for.
+func findRemote(name string) (Candidate, error) {
+	var known []string
+	for _, c := range engineCandidates() {
+		if c.Name == name {
+			return c, nil
+		}
+		known = append(known, c.Name)
+	}
+	return Candidate{}, fmt.Errorf("bench: an agent does not serve for %q; it does for %s", name, strings.Join(known, ", "))
 }
 
 // find returns the candidate of that name. "name/2" is name once more, under a

@@ -52,6 +52,7 @@ func (r *Result) WriteComparison(out io.Writer, later *Result) error {
 		{"Go", r.Manifest.Go, later.Manifest.Go},
 		{"commit", r.Manifest.Commit, later.Manifest.Commit},
 		{"io_uring tier", r.Manifest.Tier, later.Manifest.Tier},
+		{"network", r.Manifest.network(), later.Manifest.network()},
 	} {
 		if what.before != what.after {
 			fmt.Fprintf(out, "The %s differs: %s, then %s.\n", what.name, what.before, what.after)

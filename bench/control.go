@@ -7,7 +7,7 @@ import "couplet"
 // usage for each line that it reads on standard input ("gc" asks for two garbage
 // collections and for memory to be given back first). It ends with its input.
 type Report struct {
-	// Port is the port on 127.0.0.1, in the first line only.
+	// Port is the port that it listens on, in the first line only.
 	Port int `json:"port,omitempty"`
 	// Engine describes the server, in the first line only.
 	Engine string `json:"engine,omitempty"`
@@ -23,6 +23,9 @@ type Report struct {
 	Involuntary int64 `json:"involuntary_switches"`
 	// Crossings counts system calls for I/O, where the server counts them.
 	Crossings int64 `json:"crossings,omitempty"`
+	// MachineUS is the CPU microseconds of all processes of the machine so far,
+	// where that is not the generator's.
+	MachineUS int64 `json:"machine_us,omitempty"`
 	// Workers is how many worker threads io_uring has made for what it could not do
 	// at once.
 	Workers int `json:"io_workers,omitempty"`

@@ -20,7 +20,11 @@
 // [Result.WriteMarkdown] and [Result.WriteHTML] write reports, and
 // [Result.WriteComparison] compares two results.
 //
-// A program that runs a Plan must call [ServerMain] where it was started with
+// On one machine the two share its memory and its caches, and no network card is
+// there. With an [Agent] on another machine, and a [Remote] from [Dial] in the Plan,
+// the servers run there and the generator here.
+//
+// A program that runs a Plan or an Agent must call [ServerMain] where it was started with
 // the argument "server": that is how it serves for its own engines.
 // [Serve] and [Measure] are the two halves without processes, for tests.
 //

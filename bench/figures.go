@@ -17,8 +17,9 @@ type Figures struct {
 	// GeneratorBusy is the share of the time in which the generator had something
 	// to do. It never sleeps, so its CPU time says nothing.
 	GeneratorBusy float64
-	// Others is the share of one CPU that everything else on the machine used.
-	Others float64
+	// Others is the share of one CPU that everything else on the server's machine
+	// used, and GeneratorOthers on the generator's where that is another.
+	Others, GeneratorOthers float64
 	// Before and After are the server's reports at both ends.
 	Before, After Report
 	// Unsent is how many messages the clock of an open loop would have sent, and
@@ -38,6 +39,6 @@ func (f Figures) ClientBound() bool { return f.GeneratorBusy > 0.8 }
 // Disturbed reports whether other processes used more than 15 % of a CPU. Some
 // percent are there on a quiet machine too: kernel threads, and the rounding of
 // /proc/stat.
-func (f Figures) Disturbed() bool { return f.Others > disturbed }
+func (f Figures) Disturbed() bool { return max(f.Others, f.GeneratorOthers) > disturbed }
 
 const disturbed = 0.15

@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 	"time"
@@ -16,14 +17,23 @@ import (
 // the beginning and at the end of what is counted. w must come from
 // WithDefaults. Measure holds a thread for itself.
 func Measure(w Workload, port int, warm, d time.Duration, mark func() (Report, error)) (Figures, error) {
+	return measure(w, netip.AddrPortFrom(loopback, uint16(port)), warm, d, mark)
+}
+
+// measure is Measure for a server anywhere.
+func measure(w Workload, server netip.AddrPort, warm, d time.Duration, mark func() (Report, error)) (Figures, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	family, to, err := sockaddr(server)
+	if err != nil {
+		return Figures{}, err
+	}
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return Figures{}, err
 	}
 	g := &generator{
-		w: w, port: port, ep: ep, mark: mark,
+		w: w, server: server, family: family, to: to, ep: ep, mark: mark,
 		alone: runtime.GOMAXPROCS(0) == 1,
 		buf:   make([]byte, span),
 		conns: make([]client, w.Connections),
@@ -54,7 +64,10 @@ func Measure(w Workload, port int, warm, d time.Duration, mark func() (Report, e
 type generator struct {
 	Figures
 	w        Workload
-	port, ep int
+	server   netip.AddrPort
+	family   int
+	to       unix.Sockaddr // the server
+	ep       int
 	mark     func() (Report, error)
 	buf      []byte
 	conns    []client
@@ -74,6 +87,7 @@ type generator struct {
 	alone    bool  // on the one processor there is: the server may need it
 	cpu      int64 // of this process
 	busy     int64 // of the machine
+	tasks    int64 // ... without interrupts
 	finished int   // of a broadcast: who has the message
 }
 
@@ -190,17 +204,21 @@ func (g *generator) pace(now time.Duration) {
 func (g *generator) begin() (err error) {
 	g.Before, err = g.mark()
 	g.counting = true
-	g.cpu, g.busy, g.idle = cpuTime(), busyTime(), 0
+	g.cpu, g.busy, g.tasks, g.idle = cpuTime(), busyTime(), taskTime(), 0
 	return err
 }
 
 func (g *generator) end() (err error) {
-	mine, busy := cpuTime()-g.cpu, busyTime()-g.busy
+	mine, busy, tasks := cpuTime()-g.cpu, busyTime()-g.busy, taskTime()-g.tasks
 	g.After, err = g.mark()
 	if g.Wall > 0 {
 		server := 1000 * (g.After.CPU() - g.Before.CPU())
 		g.GeneratorBusy = 1 - float64(g.idle)/float64(g.Wall)
 		g.Others = max(0, float64(busy-mine-server)/float64(g.Wall))
+		if g.After.MachineUS > 0 { // there are two machines
+			g.GeneratorOthers = max(0, float64(tasks-mine)/float64(g.Wall))
+			g.Others = max(0, float64(1000*(g.After.MachineUS-g.Before.MachineUS)-server)/float64(g.Wall))
+		}
 	}
 	return err
 }
@@ -313,26 +331,30 @@ func (g *generator) measureIdle() error {
 	return g.end()
 }
 
-// perSource is how many connections come from one source address: the ports of
-// one would not do for more.
+// perSource is how many connections come from one source address on loopback: the
+// ports of one would not do for more.
 const perSource = 20_000
 
 func (g *generator) connect(i int) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(g.family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("socket: %w; raise the limit of open files (ulimit -n)", err)
 	}
-	source := byte(1 + i/perSource)
-	if g.w.Kind == Churn {
-		g.sources++
-		source = byte(2 + g.sources%200)
-	}
-	if source > 1 {
-		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
-		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, source}})
+	if manySources(g.server) {
+		source := byte(1 + i/perSource)
+		if g.w.Kind == Churn {
+			g.sources++
+			source = byte(2 + g.sources%200)
+		}
+		if source > 1 {
+			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+			err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, source}})
+		}
+	} else {
+		limitConnect(fd)
 	}
 	if err == nil {
-		err = unix.Connect(fd, &unix.SockaddrInet4{Port: g.port, Addr: [4]byte{127, 0, 0, 1}})
+		err = explainConnect(unix.Connect(fd, g.to), g.server)
 	}
 	if err == nil {
 		err = unix.SetNonblock(fd, true)
@@ -523,7 +545,7 @@ func (g *generator) gotChurn(i int, c *client, n int) {
 	}
 	now := g.now()
 	g.count(now - c.times[0])
-	g.close(i, false)
+	g.close(i, !manySources(g.server))
 	if err := g.connect(i); err != nil {
 		g.Errors[err.Error()]++
 		return
@@ -572,13 +594,26 @@ func cpuTime() int64 {
 // busyTime is what all processes of the machine have used, in nanoseconds, as
 // precisely as /proc/stat tells (10 ms); 0 where it does not.
 func busyTime() int64 {
+	tasks, interrupts := machineTime()
+	return tasks + interrupts
+}
+
+// taskTime is busyTime without interrupts. Those of a network card are the work
+// that is measured, though no process is charged for it.
+func taskTime() int64 {
+	tasks, _ := machineTime()
+	return tasks
+}
+
+func machineTime() (tasks, interrupts int64) {
 	var user, nice, system, idle, wait, irq, softirq int64
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
-		return 0
+		return 0, 0
 	}
 	if _, err := fmt.Sscanf(string(text), "cpu %d %d %d %d %d %d %d", &user, &nice, &system, &idle, &wait, &irq, &softirq); err != nil {
-		return 0
+		return 0, 0
 	}
-	return (user + nice + system + irq + softirq) * int64(10*time.Millisecond)
+	const tick = int64(10 * time.Millisecond)
+	return (user + nice + system) * tick, (irq + softirq) * tick
 }

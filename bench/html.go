@@ -288,6 +288,9 @@ func (r *Result) facts() []string {
 		}
 		facts = append(facts, cpu)
 	}
+	if n := m.Network; n != nil {
+		facts = append(facts, "over a network, from "+n.Generator)
+	}
 	if m.Rounds > 0 {
 		facts = append(facts, fmt.Sprintf("%d rounds of %v", m.Rounds, m.Duration))
 	}
@@ -499,7 +502,7 @@ func (r *Result) marks() (rows []markRow, totals markRow) {
 			if s.ClientBound {
 				m.ClientBound++
 			}
-			if s.Others > disturbed {
+			if s.disturbed() {
 				m.Disturbed++
 			}
 		}
@@ -517,6 +520,12 @@ func (m Manifest) rows() [][2]string {
 	row("begun", "%s", m.Began.Format("2006-01-02 15:04:05 MST"))
 	row("took", "%v, of which %v for samples that were taken again", m.Took.Round(time.Second), m.Again.Round(time.Second))
 	row("commit", "%s", m.Commit)
+	if n := m.Network; n != nil {
+		g := n.GeneratorMachine
+		row("network", "%s: generator at %s, server at %s", m.network(), n.Generator, n.Server)
+		row("server's machine", "%s, %s", m.Host, m.Program)
+		row("generator's machine", "%s, %s, %s, %d CPUs, virtual: %v; %s, %s", g.Host, g.Kernel, g.CPU, g.CPUs, g.Virtual, g.Go, g.Program)
+	}
 	row("kernel", "%s", m.Kernel)
 	row("CPU", "%s", m.CPU)
 	row("CPUs", "%d, virtual: %v", m.CPUs, m.Virtual)
@@ -540,6 +549,17 @@ func (m Manifest) rows() [][2]string {
 		row("mitigation of "+k, "%s", m.Mitigations[k])
 	}
 	return rows
+}
+
+// network names what lies between generator and server.
+func (m Manifest) network() string {
+	switch {
+	case m.Network == nil:
+		return "loopback"
+	case m.Network.OneMachine:
+		return "remote, on one machine"
+	}
+	return "remote"
 }
 
 // command is the command line for a shell, in the directory of the module.

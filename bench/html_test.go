@@ -23,9 +23,12 @@ func measured(candidates ...string) *bench.Result {
 	r := &bench.Result{Version: bench.Version, Manifest: bench.Manifest{
 		Began: time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC), Took: 5 * time.Minute,
 		Command: []string{"run", "--table", "--only", "echo 64"}, Commit: "0123abcd",
-		Kernel: "6.18.44 x86_64", CPU: "A CPU", CPUs: 2, Virtual: true,
-		Mitigations: map[string]string{"spectre_v2": "Mitigation: IBRS"}, Sysctls: map[string]string{"net.core.somaxconn": "4096"},
-		Go: "go1.26", GOMAXPROCS: 1, ClientCPU: 1, Tier: "multishot", Engines: map[string]string{"uring": "tier multishot"},
+		Machine: bench.Machine{
+			Kernel: "6.18.44 x86_64", CPU: "A CPU", CPUs: 2, Virtual: true,
+			Mitigations: map[string]string{"spectre_v2": "Mitigation: IBRS"}, Sysctls: map[string]string{"net.core.somaxconn": "4096"},
+			Go: "go1.26", Tier: "multishot",
+		},
+		GOMAXPROCS: 1, ClientCPU: 1, Engines: map[string]string{"uring": "tier multishot"},
 		Seed: 1, Rounds: 7, Warm: time.Second / 3, Duration: time.Second, Baseline: candidates[len(candidates)-1],
 		LoadBefore: "0.10 0.20 0.30", LoadAfter: "1.10 1.20 1.30",
 	}}
@@ -328,6 +331,30 @@ func TestSlowerKnee(t *testing.T) {
 	w.Connections = 1
 	if rate, who := r.SlowerKnee(w, "uring", "epoll"); !math.IsNaN(rate) {
 		t.Errorf("of what was not measured the knee is %v of %s", rate, who)
+	}
+}
+
+// Where the servers ran on another machine, the page is about that one, and names
+// the generator's.
+func TestPageTellsOfTwoMachines(t *testing.T) {
+	r := measured("uring", "epoll")
+	r.Manifest.Host, r.Manifest.Program = "far", "couplet v2"
+	r.Manifest.Network = &bench.Network{
+		Server: "192.0.2.1", Generator: "192.0.2.2",
+		GeneratorMachine: bench.Machine{Host: "near", Kernel: "5.15.0 x86_64", CPU: "Another CPU", CPUs: 8, Program: "couplet v1"},
+	}
+	page := pageOf(t, r)
+	for _, want := range []string{
+		"Linux 6.18.44 x86_64", "over a network, from 192.0.2.2", "remote: generator at 192.0.2.2, server at 192.0.2.1",
+		"far, couplet v2", "near, 5.15.0 x86_64, Another CPU, 8 CPUs", "couplet v1",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	var said bytes.Buffer
+	if err := measured("uring", "epoll").WriteComparison(&said, r); err != nil || !strings.Contains(said.String(), "The network differs: loopback, then remote.") {
+		t.Errorf("the comparison says %v, %q", err, said.String())
 	}
 }
 

@@ -30,7 +30,12 @@ func TestAnOpenLoopOwesNoMoreThanItsLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &generator{w: w, port: l.Addr().(*net.TCPAddr).Port, ep: ep, conns: make([]client, 2), limit: 10, counting: true}
+	server := l.Addr().(*net.TCPAddr).AddrPort()
+	family, to, err := sockaddr(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &generator{w: w, server: server, family: family, to: to, ep: ep, conns: make([]client, 2), limit: 10, counting: true}
 	g.Errors = map[string]int64{}
 	defer func() {
 		for i := range g.conns {
@@ -105,7 +110,7 @@ func TestASurgeIsFollowed(t *testing.T) {
 func TestWhatIsTakenAgainHasItsTime(t *testing.T) {
 	for _, s := range []spare{{limit: time.Second}, {limit: time.Minute, used: time.Minute}, {limit: 5 * time.Second, used: 2 * time.Second}} {
 		before := s
-		if s.await(time.Second) || s != before {
+		if s.await(time.Second, func(time.Duration) { t.Error("it waited") }) || s != before {
 			t.Errorf("%+v had time for a second, and is %+v", before, s)
 		}
 	}

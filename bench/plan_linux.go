@@ -1,7 +1,9 @@
 package bench
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -12,10 +14,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"couplet/engines"
 )
 
 // A Plan is what to measure. Its zero fields have defaults.
@@ -64,6 +62,10 @@ type Plan struct {
 	// Peers is the directory of the module bench/peers ("bench/peers" by
 	// default).
 	Peers string
+	// Remote, if not nil, is where the servers run, instead of here. The agent
+	// decides where they are pinned, each has a GOMAXPROCS of its loops, and only
+	// couplet's own engines are served for (see CheckRemote).
+	Remote *Remote
 
 	spare *spare
 }
@@ -84,6 +86,15 @@ func (p Plan) withDefaults() (Plan, error) {
 	if p.Peers == "" {
 		p.Peers = filepath.Join("bench", "peers")
 	}
+	if p.Remote != nil {
+		if err := CheckRemote(p.Candidates); err != nil {
+			return p, err
+		}
+		p.ServerCPU, p.Procs = p.Remote.cpu, 1
+		if most := p.Remote.serverLimit; p.Warm+p.Duration > most/2 {
+			return p, fmt.Errorf("bench: a sample of %v and %v of warm-up is too long for the agent, which lets a server live for %v; take shorter ones", p.Duration, p.Warm, most)
+		}
+	}
 	if p.ServerCPU == 0 && p.ClientCPU == 0 && runtime.NumCPU() > 1 {
 		p.ClientCPU = 1
 	}
@@ -103,32 +114,34 @@ func (p Plan) withDefaults() (Plan, error) {
 
 // Run measures, and writes a line per sample to progress. It pins this whole
 // process to ClientCPU. What a candidate cannot do, or fails to do, is told in
-// the Result; the error is for a plan that cannot be right, and for ctx.
+// the Result; the error is for a plan that cannot be right, for ctx, and for an
+// agent that is lost. The Result of the last two is there, and Partial.
 func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 	p, err := p.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	shop, err := newWorkshop(p.Peers)
-	if err != nil {
-		return nil, err
+	var at site = p.Remote
+	if p.Remote == nil {
+		shop, err := newWorkshop(p.Peers)
+		if err != nil {
+			return nil, err
+		}
+		defer shop.close()
+		at = &here{shop, p.ServerCPU, p.Procs, map[string][]string{}}
 	}
-	defer shop.close()
-	r := &Result{Version: Version, Manifest: p.manifest(), Workloads: p.Workloads}
+	r := &Result{Version: Version, Manifest: p.manifest(at), Workloads: p.Workloads}
 	var candidates []Candidate
-	commands := map[string][]string{}
 	for _, name := range p.Candidates {
 		c, err := find(name)
 		if err != nil {
 			return nil, err
 		}
-		argv, err := c.build(shop)
-		if err != nil {
+		if err := at.prepare(c); err != nil {
 			r.skip(Skipped{"", name, err.Error()})
 			fmt.Fprintf(progress, "%s is left out: %v\n", name, err)
 			continue
 		}
-		commands[name] = argv
 		candidates = append(candidates, c)
 	}
 	if err := Pin(p.ClientCPU); err != nil {
@@ -164,17 +177,20 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 				slices.Reverse(able)
 			}
 			for place, c := range able {
-				if err := ctx.Err(); err != nil {
+				if p.Next != nil {
+					p.Next(done, total, w, c.Name)
+				}
+				s, engine, err := Sample{}, "", ctx.Err()
+				if err == nil {
+					s, engine, err = p.one(at, w, c, false, 0)
+				}
+				if over := ctx.Err(); err != nil && (over != nil || errors.As(err, new(lost))) {
 					r.Partial = true
 					if p.Save != nil {
 						p.Save(r)
 					}
-					return r, err
+					return r, cmp.Or(over, err)
 				}
-				if p.Next != nil {
-					p.Next(done, total, w, c.Name)
-				}
-				s, engine, err := p.one(w, c, commands[c.Name], 0)
 				done++
 				if err != nil {
 					r.skip(Skipped{w.String(), c.Name, err.Error()})
@@ -191,7 +207,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 					p.Each(done, total, s)
 				}
 			}
-			r.Manifest.LoadAfter = firstLine("/proc/loadavg")
+			r.Manifest.LoadAfter = at.load()
 			r.Manifest.Took = time.Since(r.Manifest.Began).Round(time.Millisecond)
 			r.Manifest.Again = p.spare.used
 			if p.Save != nil {
@@ -199,7 +215,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 			}
 		}
 		if p.Audit {
-			p.audit(r, w, able, commands)
+			p.audit(at, r, w, able)
 		}
 	}
 	return r, nil
@@ -207,13 +223,13 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 
 // audit takes the samples that Audit asks for. One that fails is left out: what
 // fails, fails in the samples that count too.
-func (p Plan) audit(r *Result, w Workload, able []Candidate, commands map[string][]string) {
+func (p Plan) audit(at site, r *Result, w Workload, able []Candidate) {
 	p.Duration, p.Retries = min(p.Duration, 250*time.Millisecond), 0
 	for _, c := range able {
 		if !c.counts() || w.Kind == Idle || r.Unaudited != "" || !p.Until.IsZero() && time.Now().After(p.Until) {
 			continue
 		}
-		s, _, err := p.one(w, c, append(slices.Clone(commands[c.Name]), "--count"), 0)
+		s, _, err := p.one(at, w, c, true, 0)
 		switch {
 		case err != nil || len(s.Errors) > 0:
 		case s.notCounted != "":
@@ -233,7 +249,7 @@ func (s Sample) line(w Workload, round int) string {
 		back = ", " + s.Recovery.String()
 	}
 	return fmt.Sprintf("%-32s round %d  %-10s %8.3f us CPU per %s, %9.0f/s, p99 %8.0f us, generator %3.0f %%, others %3.0f %%%s %v",
-		w, round+1, s.Candidate, s.CPU(), w.Unit(), s.Rate(), s.P99US, 100*s.GeneratorBusy, 100*s.Others, back, errorText(s.Errors))
+		w, round+1, s.Candidate, s.CPU(), w.Unit(), s.Rate(), s.P99US, 100*s.GeneratorBusy, 100*max(s.Others, s.GeneratorOthers), back, errorText(s.Errors))
 }
 
 func errorText(errors map[string]int64) string {
@@ -243,13 +259,10 @@ func errorText(errors map[string]int64) string {
 	return fmt.Sprint("ERRORS ", errors)
 }
 
-// one takes one sample, with a server process of its own.
-func (p Plan) one(w Workload, c Candidate, argv []string, retry int) (Sample, string, error) {
-	cpu, procs := p.ServerCPU, p.Procs
-	if c.Loops > 1 {
-		cpu, procs = -1, c.Loops
-	}
-	server, err := start(append(slices.Clone(argv), w.args()...), cpu, procs)
+// one takes one sample, with a server process of its own, which may have the kernel
+// count its system calls.
+func (p Plan) one(at site, w Workload, c Candidate, count bool, retry int) (Sample, string, error) {
+	server, err := at.start(c, w, count)
 	if err != nil {
 		return Sample{}, "", err
 	}
@@ -259,68 +272,60 @@ func (p Plan) one(w Workload, c Candidate, argv []string, retry int) (Sample, st
 		line = "gc"
 	}
 	warm, duration := p.times(w)
-	f, err := Measure(w, server.ready.Port, warm, duration, func() (Report, error) { return server.ask(line) })
+	f, err := measure(w, server.address(), warm, duration, func() (Report, error) { return server.ask(line) })
+	// What was measured while the site was lost is no sample, whatever came of it.
+	if err := server.stop(); err != nil {
+		return Sample{}, "", err
+	}
 	if err != nil {
-		return Sample{}, "", fmt.Errorf("%w%s", err, server.errors.text())
+		return Sample{}, "", fmt.Errorf("%w%s", err, server.said())
 	}
 	s := sample(w, c.Name, f)
 	if f.Disturbed() && len(s.Errors) == 0 && w.Kind != Idle && retry < p.Retries {
-		server.stop()
-		if p.spare.await(p.SampleTakes(w)) {
-			return p.one(w, c, argv, retry+1)
+		if p.spare.await(p.SampleTakes(w), at.awaitQuiet) {
+			return p.one(at, w, c, count, retry+1)
 		}
 	}
 	s.Retries = retry
-	return s, server.ready.Engine, nil
+	return s, server.engine(), nil
 }
 
-func (p Plan) manifest() Manifest {
-	var u unix.Utsname
-	unix.Uname(&u)
+func (p Plan) manifest(s site) Manifest {
 	m := Manifest{
-		Began:       time.Now().UTC().Truncate(time.Second),
-		Command:     append([]string{filepath.Base(os.Args[0])}, os.Args[1:]...),
-		Commit:      commit(),
-		Kernel:      unix.ByteSliceToString(u.Release[:]) + " " + unix.ByteSliceToString(u.Machine[:]),
-		CPU:         cpuInfo("model name"),
-		CPUs:        runtime.NumCPU(),
-		Virtual:     strings.Contains(" "+cpuInfo("flags")+" ", " hypervisor "),
-		Mitigations: map[string]string{},
-		Sysctls:     map[string]string{},
-		Go:          runtime.Version(),
-		GOMAXPROCS:  p.Procs,
-		ServerCPU:   p.ServerCPU,
-		ClientCPU:   p.ClientCPU,
-		Tier:        tier(),
-		Engines:     map[string]string{},
-		Candidates:  p.Candidates,
-		Seed:        p.Seed,
-		Rounds:      p.Rounds,
-		Warm:        p.Warm,
-		Duration:    p.Duration,
-		Baseline:    p.Baseline,
-		LoadBefore:  firstLine("/proc/loadavg"),
+		Began:      time.Now().UTC().Truncate(time.Second),
+		Command:    withoutToken(append([]string{filepath.Base(os.Args[0])}, os.Args[1:]...)),
+		Commit:     commit(),
+		GOMAXPROCS: p.Procs,
+		ServerCPU:  p.ServerCPU,
+		ClientCPU:  p.ClientCPU,
+		Engines:    map[string]string{},
+		Candidates: p.Candidates,
+		Seed:       p.Seed,
+		Rounds:     p.Rounds,
+		Warm:       p.Warm,
+		Duration:   p.Duration,
+		Baseline:   p.Baseline,
+		LoadBefore: s.load(),
 	}
-	files, _ := filepath.Glob("/sys/devices/system/cpu/vulnerabilities/*")
-	for _, f := range files {
-		if text := firstLine(f); text != "Not affected" {
-			m.Mitigations[filepath.Base(f)] = text
-		}
-	}
-	for _, name := range []string{
-		"net.core.somaxconn", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem", "net.ipv4.ip_local_port_range",
-		"net.ipv4.tcp_congestion_control", "kernel.io_uring_disabled",
-	} {
-		if text := firstLine("/proc/sys/" + strings.ReplaceAll(name, ".", "/")); text != "" {
-			m.Sysctls[name] = text
-		}
+	if p.Remote == nil {
+		m.Machine = machine()
+	} else {
+		m.Machine, m.Network = p.Remote.machine, p.Remote.network()
 	}
 	return m
 }
 
-// tier is the highest io_uring tier here.
-func tier() string {
-	return engines.Probe().Uring.Tier
+// withoutToken is a command line without the value of --token: a report is to be
+// shown.
+func withoutToken(args []string) []string {
+	for i, arg := range args {
+		if strings.HasPrefix(arg, "--token=") {
+			args[i] = "--token=..."
+		} else if i > 0 && args[i-1] == "--token" {
+			args[i] = "..."
+		}
+	}
+	return args
 }
 
 func commit() string {
@@ -333,20 +338,4 @@ func commit() string {
 		c += " with changes"
 	}
 	return c
-}
-
-func cpuInfo(key string) string {
-	text, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(text)) {
-		if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == key {
-			return strings.TrimSpace(v)
-		}
-	}
-	return ""
-}
-
-func firstLine(path string) string {
-	text, _ := os.ReadFile(path)
-	line, _, _ := strings.Cut(string(text), "\n")
-	return strings.TrimSpace(line)
 }

@@ -3,14 +3,17 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,9 +29,9 @@ type process struct {
 }
 
 // start runs argv on one CPU, or on any if that is negative, and waits until it
-// listens.
-func start(argv []string, cpu, procs int) (*process, error) {
-	p := &process{cmd: exec.Command(argv[0], argv[1:]...), reports: make(chan Report)}
+// listens. The end of ctx kills it.
+func start(ctx context.Context, argv []string, cpu, procs int) (*process, error) {
+	p := &process{cmd: exec.CommandContext(ctx, argv[0], argv[1:]...), reports: make(chan Report)}
 	p.cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(procs))
 	p.cmd.Stderr = &p.errors
 	var err error
@@ -81,14 +84,22 @@ func (p *process) ask(line string) (Report, error) {
 	return p.next()
 }
 
+func (p *process) address() netip.AddrPort {
+	return netip.AddrPortFrom(loopback, uint16(p.ready.Port))
+}
+
+func (p *process) engine() string { return p.ready.Engine }
+func (p *process) said() string   { return p.errors.text() }
+
 // stop ends the process by the end of its input, or else by force.
-func (p *process) stop() {
+func (p *process) stop() error {
 	p.in.Close()
 	force := time.AfterFunc(5*time.Second, func() { p.cmd.Process.Kill() })
 	defer force.Stop()
 	for range p.reports {
 	}
 	p.cmd.Wait()
+	return nil
 }
 
 // startOn starts cmd pinned to one CPU, or to none if that is negative: a new
@@ -135,9 +146,14 @@ func Pin(cpu int) error {
 }
 
 // tail keeps the end of what a server says on standard error.
-type tail struct{ b bytes.Buffer }
+type tail struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
 
 func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if t.b.Len() > 1<<16 {
 		t.b.Reset()
 	}
@@ -146,6 +162,8 @@ func (t *tail) Write(p []byte) (int, error) {
 
 // text is valid once the process has ended, and a hint before.
 func (t *tail) text() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	b := bytes.TrimSpace(t.b.Bytes())
 	if len(b) == 0 {
 		return ""

@@ -96,7 +96,7 @@ type follower struct {
 	steady            time.Duration // what a message may take
 	surge             int           // steps of it
 	steps             []followed
-	answers           []answer
+	answers           []response
 	unsent            int64
 	next              int // the first step after the drop that may yet be the one
 	back              bool
@@ -104,7 +104,7 @@ type follower struct {
 
 type followed struct{ due, good int }
 
-type answer struct {
+type response struct {
 	step int32
 	us   float32
 }
@@ -126,7 +126,7 @@ func follow(began, d, steady time.Duration, surge, rate float64) *follower {
 	f.steps = make([]followed, f.surge+after)
 	f.next = f.surge
 	all := surge*d.Seconds() + rate*float64(after)*step.Seconds()
-	f.answers = make([]answer, 0, int(min(all, mostAnswers)))
+	f.answers = make([]response, 0, int(min(all, mostAnswers)))
 	return f
 }
 
@@ -153,7 +153,7 @@ func (f *follower) answered(at, latency time.Duration) {
 		f.steps[i].good++
 	}
 	if len(f.answers) < mostAnswers {
-		f.answers = append(f.answers, answer{int32(i), float32(latency) / 1000})
+		f.answers = append(f.answers, response{int32(i), float32(latency) / 1000})
 	}
 }
 

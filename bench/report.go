@@ -83,7 +83,7 @@ func (r *Result) ledger() string {
 	for _, s := range r.Samples {
 		again += s.Retries
 		unsent += s.unsent()
-		if s.Others > disturbed {
+		if s.disturbed() {
 			bad++
 		}
 	}

@@ -63,11 +63,13 @@ type Sample struct {
 	// to do; ClientBound marks a sample in which that was more than 80 %.
 	GeneratorBusy float64 `json:"generator_busy"`
 	ClientBound   bool    `json:"client_bound"`
-	// Others is the share of one CPU that everything else on the machine used.
+	// Others is the share of one CPU that everything else on the server's machine
+	// used, and GeneratorOthers on the generator's where that is another.
 	// Retries is how often the sample was thrown away and taken again because
 	// that was too much (Figures.Disturbed).
-	Others  float64 `json:"others_cpu"`
-	Retries int     `json:"retries,omitempty"`
+	Others          float64 `json:"others_cpu"`
+	GeneratorOthers float64 `json:"generator_others_cpu,omitempty"`
+	Retries         int     `json:"retries,omitempty"`
 	// Errors is the ledger of what went wrong; a good sample has none.
 	Errors map[string]int64 `json:"errors,omitempty"`
 
@@ -84,6 +86,9 @@ type Percentile struct {
 
 // CPU is the server's CPU microseconds per unit, of both kinds: the main figure.
 func (s Sample) CPU() float64 { return s.UserUS + s.SystemUS }
+
+// disturbed reports what Figures.Disturbed does.
+func (s Sample) disturbed() bool { return max(s.Others, s.GeneratorOthers) > disturbed }
 
 // Rate is units per second.
 func (s Sample) Rate() float64 { return s.Units / s.Seconds }
@@ -109,7 +114,7 @@ func sample(w Workload, candidate string, f Figures) Sample {
 		P50US: us(50), P99US: us(99), P999US: us(99.9), MaxUS: us(100),
 		Crossings: per(a.Crossings - b.Crossings), Mallocs: per(int64(a.Mallocs - b.Mallocs)),
 		Switches: per(a.Voluntary + a.Involuntary - b.Voluntary - b.Involuntary),
-		RSS:      a.RSS, Others: f.Others, GeneratorBusy: f.GeneratorBusy, ClientBound: f.ClientBound(),
+		RSS:      a.RSS, Others: f.Others, GeneratorOthers: f.GeneratorOthers, GeneratorBusy: f.GeneratorBusy, ClientBound: f.ClientBound(),
 	}
 	if f.Latency.TotalCount() > 0 {
 		for _, q := range quantiles {
@@ -190,9 +195,41 @@ type Manifest struct {
 	Took  time.Duration `json:"took_ns"`
 	// Again is the part of it that samples cost that were taken again.
 	Again time.Duration `json:"again_ns,omitempty"`
-	// Command is the program's arguments; Commit that of the working directory.
+	// Command is the program's arguments, without a token; Commit that of the
+	// working directory.
 	Command []string `json:"command"`
 	Commit  string   `json:"commit"`
+	// Machine is the server's.
+	Machine
+	// Network tells of two machines; it is nil where all was on one, on loopback.
+	Network *Network `json:"network,omitempty"`
+	// GOMAXPROCS is that of every server.
+	GOMAXPROCS int `json:"gomaxprocs"`
+	// ServerCPU and ClientCPU are where server and generator were pinned.
+	ServerCPU int `json:"server_cpu"`
+	ClientCPU int `json:"generator_cpu"`
+	// Engines is how each engine describes itself.
+	Engines map[string]string `json:"engines"`
+	// Candidates are the plan's, in its order.
+	Candidates []string `json:"candidates"`
+	// Seed, Rounds, Warm, Duration and Baseline are the plan's.
+	Seed     uint64        `json:"seed"`
+	Rounds   int           `json:"rounds"`
+	Warm     time.Duration `json:"warm_ns"`
+	Duration time.Duration `json:"duration_ns"`
+	Baseline string        `json:"baseline"`
+	// LoadBefore and LoadAfter are /proc/loadavg: what else the server's machine
+	// did.
+	LoadBefore string `json:"load_before"`
+	LoadAfter  string `json:"load_after"`
+}
+
+// A Machine is where a part of a measurement ran.
+type Machine struct {
+	// Host is its name, and Program the build of couplet on it. Both are told
+	// where there are two machines.
+	Host    string `json:"host,omitempty"`
+	Program string `json:"program,omitempty"`
 	// Kernel is its release and machine, CPU the model, of which there are CPUs;
 	// Virtual says that they are a hypervisor's.
 	Kernel  string `json:"kernel"`
@@ -203,26 +240,20 @@ type Manifest struct {
 	// settings that matter here.
 	Mitigations map[string]string `json:"mitigations"`
 	Sysctls     map[string]string `json:"sysctls"`
-	// Go is the toolchain, GOMAXPROCS that of every server.
-	Go         string `json:"go"`
-	GOMAXPROCS int    `json:"gomaxprocs"`
-	// ServerCPU and ClientCPU are where server and generator were pinned.
-	ServerCPU int `json:"server_cpu"`
-	ClientCPU int `json:"generator_cpu"`
-	// Tier is that of io_uring here; Engines is how each engine describes itself.
-	Tier    string            `json:"tier"`
-	Engines map[string]string `json:"engines"`
-	// Candidates are the plan's, in its order.
-	Candidates []string `json:"candidates"`
-	// Seed, Rounds, Warm, Duration and Baseline are the plan's.
-	Seed     uint64        `json:"seed"`
-	Rounds   int           `json:"rounds"`
-	Warm     time.Duration `json:"warm_ns"`
-	Duration time.Duration `json:"duration_ns"`
-	Baseline string        `json:"baseline"`
-	// LoadBefore and LoadAfter are /proc/loadavg: what else the machine did.
-	LoadBefore string `json:"load_before"`
-	LoadAfter  string `json:"load_after"`
+	// Go is the toolchain, Tier that of io_uring there.
+	Go   string `json:"go"`
+	Tier string `json:"tier"`
+}
+
+// A Network is what lies between the generator and the servers.
+type Network struct {
+	// Server and Generator are the addresses of the two ends.
+	Server    string `json:"server"`
+	Generator string `json:"generator"`
+	// OneMachine says that both ends are on one machine all the same.
+	OneMachine bool `json:"one_machine,omitempty"`
+	// GeneratorMachine is where the generator ran.
+	GeneratorMachine Machine `json:"generator_machine"`
 }
 
 // Of returns the good samples of a candidate on a workload, by round.

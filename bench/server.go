@@ -11,6 +11,11 @@ import (
 // Serve makes e serve w on a free port of 127.0.0.1. w must come from
 // WithDefaults.
 func Serve(e couplet.Engine, w Workload) (couplet.Listener, error) {
+	return ServeAt(e, w, "127.0.0.1:0")
+}
+
+// ServeAt is Serve on an address of one's own, as Engine.Listen takes it.
+func ServeAt(e couplet.Engine, w Workload, address string) (couplet.Listener, error) {
 	var f couplet.Factory = poetry.Echo{}
 	switch w.Kind {
 	case Poems:
@@ -30,7 +35,7 @@ func Serve(e couplet.Engine, w Workload) (couplet.Listener, error) {
 		r := &room{size: w.Size, members: map[couplet.Transport]bool{}}
 		f = couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &member{room: r} })
 	}
-	return e.Listen("tcp", "127.0.0.1:0", f)
+	return e.Listen("tcp", address, f)
 }
 
 // piece is what a streamer writes at a time: whole periods, so that every piece

@@ -35,6 +35,7 @@ func ServerMain(args []string, in io.Reader, out io.Writer) error {
 	fs.DurationVar(&w.Delay, "delay", 0, "")
 	loops := fs.Int("loops", 1, "")
 	spread := fs.String("spread", "reuseport", "")
+	listen := fs.String("listen", "127.0.0.1:0", "")
 	total := fs.Int64("total", 0, "bytes to each reader")
 	without := fs.String("without", "", "see couplet.Ablation: multishot, level or try")
 	count := fs.Bool("count", false, "have the kernel count the loops' system calls")
@@ -64,7 +65,7 @@ func ServerMain(args []string, in io.Reader, out io.Writer) error {
 		cancel()
 		e.Shutdown(ctx)
 	}()
-	l, err := Serve(e, w)
+	l, err := ServeAt(e, w, *listen)
 	if err != nil {
 		return err
 	}

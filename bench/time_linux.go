@@ -63,7 +63,7 @@ type spare struct{ limit, used time.Duration }
 // long, and reports whether there is time for both: for the waiting never more
 // than 30 s, nor more than a quarter of what is left, so that one noisy minute
 // does not use it up.
-func (s *spare) await(takes time.Duration) bool {
+func (s *spare) await(takes time.Duration, quiet func(limit time.Duration)) bool {
 	wait := 30 * time.Second
 	if s.limit > 0 {
 		wait = min(wait, (s.limit-s.used-takes)/4)
@@ -72,19 +72,7 @@ func (s *spare) await(takes time.Duration) bool {
 		return false
 	}
 	began := time.Now()
-	awaitQuiet(wait)
+	quiet(wait)
 	s.used += time.Since(began) + takes
 	return true
-}
-
-// awaitQuiet returns when the machine has done next to nothing for a second, or
-// after limit.
-func awaitQuiet(limit time.Duration) {
-	for end := time.Now().Add(limit); time.Now().Add(time.Second).Before(end); {
-		before := busyTime()
-		time.Sleep(time.Second)
-		if float64(busyTime()-before) < disturbed*float64(time.Second) {
-			return
-		}
-	}
 }

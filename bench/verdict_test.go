@@ -10,7 +10,7 @@ import (
 // compared is a result in which uring costs what ratios say of epoll's 10 us, a
 // sample each round.
 func compared(w bench.Workload, ratios ...float64) *bench.Result {
-	r := &bench.Result{Workloads: []bench.Workload{w}, Manifest: bench.Manifest{Kernel: "6.18.44 x86_64"}}
+	r := &bench.Result{Workloads: []bench.Workload{w}, Manifest: bench.Manifest{Machine: bench.Machine{Kernel: "6.18.44 x86_64"}}}
 	for round, ratio := range ratios {
 		for _, s := range []bench.Sample{{Candidate: "uring", UserUS: 10 * ratio}, {Candidate: "epoll", UserUS: 10}} {
 			s.Workload, s.Round, s.UserUS = w.String(), round, s.UserUS*(1+float64(round)/100)

@@ -30,11 +30,12 @@ type benchmark struct {
 	quick, ablate, control    bool
 	json, html                string
 	peersDir                  string
+	remote, token             string
 }
 
 func newBench(c *common) *cobra.Command {
 	cmd := newBenchOf(&benchmark{common: c})
-	cmd.AddCommand(newBenchCompare(c))
+	cmd.AddCommand(newBenchCompare(c), newBenchAgent(c))
 	return cmd
 }
 
@@ -51,6 +52,9 @@ engine takes part twice, which must come out as no difference. Every byte that
 comes back is compared. CPU is the figure to trust: on one machine the generator
 is full before the server is, which is marked as client-bound.
 
+With --remote the servers run on another machine, where "couplet bench agent"
+waits, and the generator here.
+
 Without --workload it measures ` + strings.Join(defaultNames(), ", ") + `,
 how engines behave from a tenth to twice of what the slower one can do, their
 latency at 50 % and 80 % of its knee, and how long they take to recover from twice
@@ -60,7 +64,9 @@ flags should take is said when it begins; on a terminal a table shows how far it
 		Example: `  couplet bench --quick
   couplet bench --workload echo --connections 1000 --size 4096
   couplet bench --engines uring,epoll --peers gnet,net --json a.json --html a.html
-  couplet bench compare before.json after.json`,
+  couplet bench compare before.json after.json
+  couplet bench agent --listen 192.168.1.5:7070        # on the other machine, then here:
+  couplet bench --remote 192.168.1.5:7070 --token ...`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd) },
 	}
@@ -81,6 +87,8 @@ flags should take is said when it begins; on a terminal a table shows how far it
 	f.StringVar(&b.json, "json", "", "write every sample and the manifest to this `FILE`")
 	f.StringVar(&b.html, "html", "", "write the report as a page to this `FILE`")
 	f.StringVar(&b.peersDir, "peers-dir", "bench/peers", "`directory` of the module with the other libraries")
+	f.StringVar(&b.remote, "remote", "", "let the servers run on another machine, where an agent is at `HOST:PORT`")
+	f.StringVar(&b.token, "token", "", "what that agent printed (or set "+tokenEnv+", which no list of processes shows)")
 	return cmd
 }
 
@@ -186,6 +194,9 @@ func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 	if err := bench.CheckCandidates(p.Candidates); err != nil {
 		return p, err
 	}
+	if err := b.checkRemote(cmd, p.Candidates); err != nil {
+		return p, err
+	}
 	if len(b.workloads) == 0 {
 		for _, name := range []string{"connections", "size", "depth", "rate"} {
 			if cmd.Flags().Changed(name) {
@@ -229,6 +240,12 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 	ctx, stop := interruptible()
 	defer stop()
 	takes, most, samples := b.limit(&p)
+	if b.remote != "" {
+		if p.Remote, err = b.dial(ctx); err != nil {
+			return err
+		}
+		defer p.Remote.Close()
+	}
 	if !b.quiet {
 		fmt.Fprintf(b.stderr, "couplet: %d samples, which should take about %s, and at most %s\n", samples, roundly(takes), roundly(most))
 	}
@@ -243,16 +260,17 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 		return err
 	}
 	interrupted := errors.Is(err, context.Canceled)
-	if err != nil && !interrupted {
+	if err != nil && !result.Partial {
 		return failure{err}
 	}
-	result.Partial = interrupted
 	if err := b.report(result, p); err != nil {
 		return failure{err}
 	}
 	switch {
 	case interrupted:
 		return failure{errors.New("interrupted: what was measured until then is partial")}
+	case err != nil:
+		return failure{fmt.Errorf("%w; what was measured until then is partial", err)}
 	case len(result.Errors()) > 0:
 		return failure{fmt.Errorf("there were errors: %v; these samples took no part", result.Errors())}
 	case len(result.Samples) == 0:

@@ -1,0 +1,55 @@
+package bench
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// sockaddr is a as the kernel takes it.
+func sockaddr(a netip.AddrPort) (family int, to unix.Sockaddr, err error) {
+	ip := a.Addr().Unmap()
+	if ip.Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Port: int(a.Port()), Addr: ip.As4()}, nil
+	}
+	in := &unix.SockaddrInet6{Port: int(a.Port()), Addr: ip.As16()}
+	if zone := ip.Zone(); zone != "" {
+		i, err := net.InterfaceByName(zone)
+		if err != nil {
+			return 0, nil, fmt.Errorf("bench: the address %v: %w", a, err)
+		}
+		in.ZoneId = uint32(i.Index)
+	}
+	return unix.AF_INET6, in, nil
+}
+
+// manySources reports whether a is on the loopback of IPv4, where there are many
+// source addresses. Elsewhere there is one, and its ports are soon used up by
+// connections that are closed in order: short ones then end by a reset.
+func manySources(a netip.AddrPort) bool { return a.Addr().Is4() && a.Addr().IsLoopback() }
+
+// connectLimit is how long a connection over a network may take to be made.
+const connectLimit = 5 * time.Second
+
+// limitConnect bounds a connect on fd, which a firewall might answer with
+// silence.
+func limitConnect(fd int) {
+	tv := unix.NsecToTimeval(int64(connectLimit))
+	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
+}
+
+// explainConnect says what to do about an error of connect.
+func explainConnect(err error, to netip.AddrPort) error {
+	switch err {
+	case unix.EINPROGRESS:
+		return fmt.Errorf("%v did not answer within %v; let its port through the firewall (the agent's --server-port chooses it)", to, connectLimit)
+	case unix.EADDRNOTAVAIL:
+		return fmt.Errorf("%w: one source address has no more ports; make fewer connections, or widen the sysctl net.ipv4.ip_local_port_range", err)
+	}
+	return err
+}
