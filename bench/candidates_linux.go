@@ -32,14 +32,15 @@ type Candidate struct {
 // can be built or run here.
 func Candidates() []Candidate {
 	echoes := []Kind{Echo, Mixed, Churn, Idle}
+	everything := append(slices.Clone(Kinds), Custom)
 	own := func(name, model string, args ...string) Candidate {
-		return Candidate{name, model, Kinds, 1, func(w *workshop) ([]string, error) {
+		return Candidate{name, model, everything, 1, func(w *workshop) ([]string, error) {
 			return append([]string{w.self, "server"}, args...), nil
 		}}
 	}
 	several := func(name, engine, spread string, loops int) Candidate {
 		c := own(name, "", "--engine", engine, "--spread", spread, "--loops", strconv.Itoa(loops))
-		c.Kinds, c.Loops = []Kind{Echo, Mixed, Stream, Poems, Churn, Idle}, loops // the members of a broadcast share a loop
+		c.Kinds, c.Loops = []Kind{Echo, Mixed, Stream, Poems, Churn, Idle, Custom}, loops // the members of a broadcast share a loop
 		return c
 	}
 	peer := func(name string, kinds []Kind) Candidate {
@@ -69,7 +70,7 @@ func Candidates() []Candidate {
 		peer("gnet", echoes),
 		peer("nbio", echoes),
 		peer("netpoll", echoes),
-		peer("net", Kinds),
+		peer("net", everything),
 		c("c-uring", "uring.c", "-luring"),
 		c("c-epoll", "epoll.c"),
 	}

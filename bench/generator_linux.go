@@ -9,6 +9,8 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
+
+	"couplet/internal/timers"
 )
 
 // Measure puts the load w on the server at port of 127.0.0.1: for warm without
@@ -26,6 +28,7 @@ func Measure(w Workload, port int, warm, d time.Duration, mark func() (Report, e
 		w: w, port: port, ep: ep, mark: mark,
 		alone: runtime.GOMAXPROCS(0) == 1,
 		buf:   make([]byte, span),
+		out:   make([]byte, 64<<10),
 		conns: make([]client, w.Connections),
 		Figures: Figures{
 			Latency: hdrhistogram.New(1, int64(time.Minute), 3),
@@ -56,12 +59,14 @@ type generator struct {
 	port, ep int
 	mark     func() (Report, error)
 	buf      []byte
+	out      []byte // requests of a Custom, as they are written
 	conns    []client
 	events   [512]unix.EpollEvent
 	got      func(i int, c *client, n int)
 	counting bool
 	draining bool          // nothing new is sent
-	inFlight int           // messages of an Echo
+	inFlight int           // messages
+	timers   timers.Queue  // of a Custom
 	paced    int           // messages that an open loop has sent since it began ...
 	pacing   time.Duration // ... then
 	open     int
@@ -84,6 +89,7 @@ type client struct {
 	times          []time.Duration
 	writing        bool
 	anchor         time.Duration
+	talk           *talk
 }
 
 func (g *generator) now() time.Duration { return time.Since(g.start) }
@@ -101,6 +107,8 @@ func (g *generator) measure(warm, d time.Duration) error {
 		g.got = g.gotPoem
 	case Broadcast:
 		g.got = g.gotBroadcast
+	case Custom:
+		g.got = g.gotTalk
 	default:
 		g.got = g.gotEcho
 	}
@@ -120,7 +128,7 @@ func (g *generator) measure(warm, d time.Duration) error {
 			return err
 		}
 		g.allow(0, 1, g.now())
-	case Echo, Mixed, Churn:
+	case Echo, Mixed, Custom, Churn:
 		g.launch()
 	}
 	if err := g.run(warm); err != nil {
@@ -149,8 +157,11 @@ func (g *generator) measure(warm, d time.Duration) error {
 
 // launch lets the first messages go, or starts the clock of an open loop.
 func (g *generator) launch() {
+	if g.w.Kind == Custom {
+		g.launchTalks()
+	}
 	g.paced, g.pacing = 0, g.now()
-	if g.w.Rate > 0 {
+	if g.w.Rate > 0 || g.w.Kind == Custom {
 		return
 	}
 	for i := range g.conns {
@@ -159,15 +170,24 @@ func (g *generator) launch() {
 }
 
 // pace sends what the clock says was to be sent by now. Each message counts from
-// the time at which it was to be sent, however late it is.
-func (g *generator) pace(now time.Duration) {
+// the time at which it was to be sent, however late it is. It reports whether there
+// were any.
+func (g *generator) pace(now time.Duration) bool {
 	due := int((now - g.pacing).Seconds() * g.w.Rate)
+	before := g.paced
 	for ; g.paced < due; g.paced++ {
 		at := g.pacing + time.Duration(float64(g.paced+1)/g.w.Rate*float64(time.Second))
-		if i := g.paced % len(g.conns); g.conns[i].fd != 0 {
+		i := g.paced % len(g.conns)
+		switch c := &g.conns[i]; {
+		case c.fd == 0:
+		case c.talk != nil:
+			g.want(c.talk, at)
+			g.send(i)
+		default:
 			g.allow(i, 1, at)
 		}
 	}
+	return g.paced > before
 }
 
 // begin and end are the edges of what is counted.
@@ -189,7 +209,7 @@ func (g *generator) end() (err error) {
 	return err
 }
 
-// settle waits until every message of an Echo is back, so that at both edges of
+// settle waits until every message is back, so that at both edges of
 // what is counted nothing is in flight: CPU time and messages are then of the
 // same work. One that does not come back within seconds is lost.
 func (g *generator) settle() error {
@@ -302,12 +322,17 @@ func (g *generator) measureIdle() error {
 const perSource = 20_000
 
 func (g *generator) connect(i int) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	again := g.conns[i].talk != nil // in the midst of it all, where nothing may wait
+	kind := unix.SOCK_STREAM | unix.SOCK_CLOEXEC
+	if again {
+		kind |= unix.SOCK_NONBLOCK
+	}
+	fd, err := unix.Socket(unix.AF_INET, kind, 0)
 	if err != nil {
 		return fmt.Errorf("socket: %w; raise the limit of open files (ulimit -n)", err)
 	}
 	source := byte(1 + i/perSource)
-	if g.w.Kind == Churn {
+	if g.w.Kind == Churn || again {
 		g.sources++
 		source = byte(2 + g.sources%200)
 	}
@@ -317,6 +342,9 @@ func (g *generator) connect(i int) error {
 	}
 	if err == nil {
 		err = unix.Connect(fd, &unix.SockaddrInet4{Port: g.port, Addr: [4]byte{127, 0, 0, 1}})
+	}
+	if again && err == unix.EINPROGRESS {
+		err = nil // until it is there the socket takes no bytes
 	}
 	if err == nil {
 		err = unix.SetNonblock(fd, true)
@@ -333,6 +361,8 @@ func (g *generator) connect(i int) error {
 	}
 	c := client{fd: fd, base: int64(i) * 9973, size: g.w.size(i)}
 	switch g.w.Kind {
+	case Custom:
+		c.talk = g.conns[i].talk
 	case Echo, Mixed, Churn, Idle:
 		c.times = g.conns[i].times
 		if c.times == nil {
@@ -370,8 +400,11 @@ func (g *generator) close(i int, reset bool) {
 func (g *generator) run(d time.Duration) error {
 	asked := g.now()
 	for end := asked + d; ; {
-		if g.w.Rate > 0 && !g.draining {
-			g.pace(min(asked, end))
+		if now := min(asked, end); !g.draining {
+			sent := g.w.Rate > 0 && g.pace(now)
+			if g.timers.Len() > 0 && g.fire(now) || sent {
+				asked = g.now()
+			}
 		}
 		if asked >= end || g.draining && g.inFlight == 0 {
 			return nil
@@ -448,6 +481,10 @@ func (c *client) grow() {
 
 func (g *generator) send(i int) {
 	c := &g.conns[i]
+	if c.talk != nil {
+		g.sendTalk(i)
+		return
+	}
 	for c.sent < c.due {
 		n, err := write(c.fd, at(c.base+c.sent, int(min(c.due-c.sent, span))))
 		if err == unix.EAGAIN {
@@ -460,7 +497,12 @@ func (g *generator) send(i int) {
 		}
 		c.sent += int64(n)
 	}
-	if writing := c.sent < c.due; writing != c.writing {
+	g.watch(i, c.sent < c.due)
+}
+
+// watch has epoll tell when connection i can be written to, or no longer.
+func (g *generator) watch(i int, writing bool) {
+	if c := &g.conns[i]; writing != c.writing {
 		c.writing = writing
 		events := uint32(unix.EPOLLIN)
 		if writing {

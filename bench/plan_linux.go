@@ -26,7 +26,8 @@ type Plan struct {
 	Candidates []string
 	// Rounds is how often (7 by default). Each round has every candidate once, in
 	// an order drawn from Seed; every other round has the order of the one before
-	// it reversed.
+	// it reversed. What a Custom draws comes from Seed and the round, so that all
+	// candidates of a round have the same.
 	Rounds int
 	Seed   uint64
 	// Duration is how long a sample takes (1 s by default), after Warm (a third
@@ -152,6 +153,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 					}
 					return r, err
 				}
+				w.Seed = p.Seed + uint64(round)
 				s, engine, err := p.one(w, c, commands[c.Name], 0)
 				done++
 				if err != nil {
@@ -209,6 +211,10 @@ func (p Plan) one(w Workload, c Candidate, argv []string, retry int) (Sample, st
 	switch w.Kind {
 	case Idle:
 		line = "gc"
+	case Custom:
+		// Each connection is to get through some think times, within reason.
+		think := time.Duration(w.Spec.Think.mean(&thinkTime))
+		warm, duration = max(warm, min(think, 10*time.Second)), max(duration, min(5*think, 30*time.Second))
 	case Poems:
 		// A schedule is known when some chunks have come, the storm in which all
 		// connected has to be over, and each client counts only a few of them in a
