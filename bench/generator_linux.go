@@ -400,13 +400,14 @@ func (g *generator) close(i int, reset bool) {
 func (g *generator) run(d time.Duration) error {
 	asked := g.now()
 	for end := asked + d; ; {
-		if now := min(asked, end); !g.draining {
-			sent := g.w.Rate > 0 && g.pace(now)
-			if g.timers.Len() > 0 && g.fire(now) || sent {
+		due := min(asked, end)
+		if !g.draining {
+			sent := g.w.Rate > 0 && g.pace(due)
+			if g.timers.Len() > 0 && g.fire(due) || sent {
 				asked = g.now()
 			}
 		}
-		if asked >= end || g.draining && g.inFlight == 0 {
+		if due == end || g.draining && g.inFlight == 0 {
 			return nil
 		}
 		n, err := unix.EpollWait(g.ep, g.events[:], 0)

@@ -177,7 +177,7 @@ func (g *generator) gotTalk(i int, c *client, n int) {
 	}
 	g.inFlight -= answered
 	t.tidy()
-	if t.left == 0 && len(t.asked) == 0 && (!g.draining || len(t.waiting) > 0) {
+	if t.left == 0 && len(t.asked) == 0 {
 		g.renew(i)
 	}
 	if c.fd == 0 {
