@@ -29,7 +29,7 @@ var dists = []struct {
 // What is drawn has the mean that the distribution says, stays within its bounds,
 // and is the same from the same seed.
 func TestDraws(t *testing.T) {
-	const n = 200_000
+	const n = 50_000
 	for _, c := range dists {
 		t.Run(c.name, func(t *testing.T) {
 			if err := c.d.check(c.q); err != nil {

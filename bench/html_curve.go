@@ -81,7 +81,12 @@ func (r *Result) curves(candidates []string) (views []curveView, data []curveDat
 	var shapes []string
 	for _, w := range r.Workloads {
 		shape := w.String()
-		if w.Rate > 0 {
+		switch {
+		case w.Rate > 0 && w.Kind == Custom:
+			w := w
+			w.Rate = 0
+			shape = w.String()
+		case w.Rate > 0:
 			shape = fmt.Sprintf("%s %d x %s", w.Kind, w.Connections, bytesText(int64(w.Size)))
 		}
 		for _, c := range candidates {

@@ -67,6 +67,15 @@ func (r *Result) WriteTable(out io.Writer) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	for _, l := range r.Workloads {
+		if text := l.Description(); text != "" {
+			var moved []string
+			for _, c := range r.candidates(l.String()) {
+				moved = append(moved, c+" "+figureText(Median(r.Values(l.String(), c, Sample.Throughput))))
+			}
+			fmt.Fprintf(out, "%s: %s MiB/s, both ways: %s.\n", l, text, strings.Join(moved, ", "))
+		}
+	}
 	_, err := fmt.Fprintln(out, r.ledger())
 	return err
 }

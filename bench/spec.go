@@ -127,7 +127,7 @@ func (w Workload) Description() string {
 		return ""
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d connections; a request has %s, an answer ", w.Connections, s.Request.describe(requestBytes))
+	fmt.Fprintf(&b, "a request has %s, an answer ", s.Request.describe(requestBytes))
 	if s.Ratio > 0 {
 		fmt.Fprintf(&b, "%v times as much", s.Ratio)
 	} else {
