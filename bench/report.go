@@ -73,7 +73,7 @@ func (r *Result) WriteTable(out io.Writer) error {
 			for _, c := range r.candidates(l.String()) {
 				moved = append(moved, c+" "+figureText(Median(r.Values(l.String(), c, Sample.Throughput))))
 			}
-			fmt.Fprintf(out, "%s: %s MiB/s, both ways: %s.\n", l, text, strings.Join(moved, ", "))
+			fmt.Fprintf(out, "%s: %s. MiB/s, both ways: %s.\n", l, text, strings.Join(moved, ", "))
 		}
 	}
 	_, err := fmt.Fprintln(out, r.ledger())

@@ -126,27 +126,26 @@ func (w Workload) Description() string {
 	if s == nil {
 		return ""
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "a request has %s, an answer ", s.Request.describe(requestBytes))
+	text := "request: " + s.Request.describe(requestBytes) + "; answer: "
 	if s.Ratio > 0 {
-		fmt.Fprintf(&b, "%v times as much", s.Ratio)
+		text += fmt.Sprintf("%v times as much", s.Ratio)
 	} else {
-		b.WriteString(s.Response.describe(responseBytes))
+		text += s.Response.describe(responseBytes)
 	}
 	switch {
 	case w.Rate > 0:
-		fmt.Fprintf(&b, "; %v requests are sent each second, by the clock", w.Rate)
+		text += fmt.Sprintf("; by the clock: %v/s", w.Rate)
 	case w.Depth > 1:
-		fmt.Fprintf(&b, "; %d requests are in flight on each connection", w.Depth)
+		text += fmt.Sprintf("; in flight on each connection: %d", w.Depth)
 	}
 	if !s.Think.IsZero() {
-		fmt.Fprintf(&b, "; %s from an answer to the next request", s.Think.describe(thinkTime))
+		text += "; pause: " + s.Think.describe(thinkTime)
 	}
 	switch {
 	case !s.Requests.IsZero():
-		fmt.Fprintf(&b, "; a connection lives for %s requests", s.Requests.describe(lifeRequests))
+		text += "; requests of a connection: " + s.Requests.describe(lifeRequests)
 	case !s.Life.IsZero():
-		fmt.Fprintf(&b, "; a connection lives for %s", s.Life.describe(lifeTime))
+		text += "; life of a connection: " + s.Life.describe(lifeTime)
 	}
-	return b.String() + "."
+	return text
 }

@@ -29,7 +29,7 @@ func TestReadWorkload(t *testing.T) {
 	}{
 		{
 			"request: 200\nresponse: 4KiB",
-			"a request has 200 B, an answer 4 KiB.",
+			"request: 200 B; answer: 4 KiB",
 			bench.Workload{Spec: &bench.Spec{Name: "web", Request: bench.Dist{Constant: 200}, Response: bench.Dist{Constant: 4096}}},
 		},
 		{
@@ -45,8 +45,8 @@ response:
 think: {mean: 10ms}
 lifetime: {requests: {min: 50, max: 150}}
 `,
-			"a request has 200 B in the median and 1500 B at the 99th percentile (at most 8 KiB), an answer 512 B (90 %), " +
-				"64 KiB (10 %); 4 requests are in flight on each connection; 10ms on average from an answer to the next request; a connection lives for 50 to 150 requests.",
+			"request: 200 B in the median and 1500 B at the 99th percentile (at most 8 KiB); answer: 512 B (90 %), 64 KiB (10 %); " +
+				"in flight on each connection: 4; pause: 10ms on average; requests of a connection: 50 to 150",
 			bench.Workload{Connections: 500, Depth: 4, Spec: &bench.Spec{
 				Name: "Web API, v2", Request: bench.Dist{Median: 200, P99: 1500, Cap: 8192},
 				Response: bench.Dist{Choices: []bench.Choice{{Value: 512, Weight: 9}, {Value: 65536, Weight: 1}}},
@@ -55,14 +55,14 @@ lifetime: {requests: {min: 50, max: 150}}
 		},
 		{
 			"---\n{request: {min: 12B, max: \"1MiB\"}, ratio: 2.5, rate: 0.5, lifetime: {time: 1m30s}}",
-			"a request has 12 B to 1 MiB, an answer 2.5 times as much; 0.5 requests are sent each second, by the clock; a connection lives for 1m30s.",
+			"request: 12 B to 1 MiB; answer: 2.5 times as much; by the clock: 0.5/s; life of a connection: 1m30s",
 			bench.Workload{Rate: .5, Spec: &bench.Spec{
 				Name: "web", Request: bench.Dist{Min: 12, Max: 1 << 20}, Ratio: 2.5, Life: bench.Dist{Constant: int64(90 * time.Second)},
 			}},
 		},
 		{
 			"request: 12\nresponse: 1\nthink: [{time: 0s, weight: 1}, {time: 5ms, weight: 1.5}]",
-			"a request has 12 B, an answer 1 B; 0s (40 %), 5ms (60 %) from an answer to the next request.",
+			"request: 12 B; answer: 1 B; pause: 0s (40 %), 5ms (60 %)",
 			bench.Workload{Spec: &bench.Spec{
 				Name: "web", Request: bench.Dist{Constant: 12}, Response: bench.Dist{Constant: 1},
 				Think: bench.Dist{Choices: []bench.Choice{{Value: 0, Weight: 1}, {Value: int64(5 * time.Millisecond), Weight: 1.5}}},

@@ -81,7 +81,7 @@ lifetime: {requests: 5}
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, says := range []string{w.String(), "a request has 20 B to 400 B, an answer 512 B (90 %), 64 KiB (10 %)", "a connection lives for 5 requests"} {
+	for _, says := range []string{w.String(), "request: 20 B to 400 B; answer: 512 B (90 %), 64 KiB (10 %)", "requests of a connection: 5"} {
 		if !strings.Contains(o.stdout, says) || !strings.Contains(string(html), says) {
 			t.Errorf("%q is not in the report, or not on the page:\n%s", says, o.stdout)
 		}
