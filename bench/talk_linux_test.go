@@ -353,41 +353,6 @@ func TestWrongRequestsAreFound(t *testing.T) {
 	}
 }
 
-// A client that asks for much and takes nothing is held back, and gets all of it in
-// the end.
-func TestAnswersWaitForTheirReader(t *testing.T) {
-	const requests, size = 20, 1 << 20
-	for _, engine := range engines.Names() {
-		t.Run(engine, func(t *testing.T) {
-			e, err := engines.Open(engine, couplet.Config{})
-			if err != nil {
-				t.Skip(err)
-			}
-			defer func() {
-				e.Stop()
-				<-e.Done()
-			}()
-			l, err := bench.Serve(e, custom(t, bench.Workload{Spec: spec(12, 1)}))
-			if err != nil {
-				t.Fatal(err)
-			}
-			c, err := net.Dial("tcp", l.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			c.SetDeadline(time.Now().Add(patience))
-			c.Write(slices.Repeat(request(30, size, 11), requests))
-			got := make([]byte, size)
-			for i := range requests {
-				if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, pattern()[11:][:size]) {
-					t.Fatalf("answer %d is wrong (%v)", i, err)
-				}
-			}
-		})
-	}
-}
-
 // The examples that ship are what they say, and run.
 func TestExampleWorkloads(t *testing.T) {
 	files, err := filepath.Glob("workloads/*.yaml")
