@@ -173,7 +173,7 @@ func TestCustomOnEveryEngine(t *testing.T) {
 		for name, w := range map[string]bench.Workload{
 			"constant":     {Connections: 5, Spec: spec(200, 4096)},
 			"least":        {Connections: 3, Depth: 50, Spec: spec(12, 1)},
-			"large":        {Connections: 3, Depth: 2, Spec: spec(300_000, 1<<20)},
+			"large":        {Connections: 3, Depth: 2, Spec: spec(300_000, 400_000)},
 			"drawn":        {Connections: 5, Depth: 3, Spec: &bench.Spec{Name: "test", Request: bench.Dist{Median: 200, P99: 90_000}, Response: mixed}},
 			"ratio":        {Connections: 5, Spec: &bench.Spec{Name: "test", Request: bench.Dist{Min: 12, Max: 900}, Ratio: 1.5}},
 			"short lives":  {Connections: 5, Spec: &bench.Spec{Name: "test", Request: bench.Dist{Constant: 200}, Response: mixed, Requests: bench.Dist{Min: 1, Max: 4}}},

@@ -63,9 +63,9 @@ lifetime: {requests: 5}
 `)
 	json, page := filepath.Join(t.TempDir(), "a.json"), filepath.Join(t.TempDir(), "a.html")
 	o := couple(t, "bench", "--quick", "--workload", load, "--engines", "goroutine,epoll", "--connections", "7", "--depth", "2",
-		"--rounds", "2", "--duration", "30ms", "--json", json, "--html", page).want(t, 0)
+		"--rounds", "1", "--duration", "30ms", "--json", json, "--html", page).want(t, 0)
 	r, err := bench.ReadFile(json)
-	if err != nil || len(r.Samples) != 6 {
+	if err != nil || len(r.Samples) != 3 {
 		t.Fatalf("the result: %+v, %v", r, err)
 	}
 	w := r.Workloads[0]
@@ -91,22 +91,6 @@ lifetime: {requests: 5}
 	}
 	if o := couple(t, "bench", "compare", json, json).want(t, 0); strings.Count(o.stdout, "no difference shown") != 3 || !strings.Contains(o.stdout, w.Description()) {
 		t.Errorf("a result compared with itself:\n%s", o.stdout)
-	}
-}
-
-// A result of a file that has changed since is not compared, and it is said why.
-func TestAnEditedWorkloadIsNotCompared(t *testing.T) {
-	t.Parallel()
-	var results [2]string
-	for i, size := range []string{"512", "513"} {
-		load := file(t, "load.yaml", "request: 20\nresponse: "+size+"\n")
-		results[i] = filepath.Join(t.TempDir(), "a.json")
-		couple(t, "bench", "--quick", "--workload", load, "--engines", "goroutine,epoll", "--connections", "2",
-			"--rounds", "1", "--duration", "20ms", "--control=false", "--json", results[i]).want(t, 0)
-	}
-	o := couple(t, "bench", "compare", results[0], results[1]).want(t, 2)
-	if !strings.Contains(o.stderr, "load, 2 connections, #") || !strings.Contains(o.stderr, "has changed to load") {
-		t.Errorf("stderr %q", o.stderr)
 	}
 }
 
