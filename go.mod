@@ -6,6 +6,7 @@ require (
 	github.com/HdrHistogram/hdrhistogram-go v1.1.2
 	github.com/cheggaaa/pb/v3 v3.1.7
 	github.com/dsnet/compress v0.0.1
+	github.com/goccy/go-yaml v1.18.0
 	github.com/mattn/go-isatty v0.0.20
 	github.com/pawelgaczynski/giouring v0.0.0-20230826085535-69588b89acb9
 	github.com/spf13/cobra v1.10.1

@@ -29,7 +29,7 @@ var allowed = map[string][]string{
 	"couplet/engines":         {"couplet/proactor", "couplet/proactor/ring", "couplet/reactor", "couplet/classic"},
 	"couplet/poetry":          {},
 	"couplet/enginetest":      {"couplet/internal/"},
-	"couplet/bench":           {"couplet/engines", "couplet/poetry"},
+	"couplet/bench":           {"couplet/engines", "couplet/poetry", "couplet/internal/timers"},
 	"couplet/bench/run":       {"couplet/bench"},
 	"couplet/cmd/couplet":     {"couplet/bench", "couplet/engines", "couplet/poetry"},
 }

@@ -28,16 +28,19 @@ type Candidate struct {
 	build func(*workshop) ([]string, error) // what to run
 }
 
+// everything is all workloads, those of a file too.
+func everything() []Kind { return append(slices.Clone(Kinds), Custom) }
+
 // engineCandidates are couplet's own: this program serves for them.
 func engineCandidates() []Candidate {
 	own := func(name, model string, args ...string) Candidate {
-		return Candidate{name, model, Kinds, 1, func(w *workshop) ([]string, error) {
+		return Candidate{name, model, everything(), 1, func(w *workshop) ([]string, error) {
 			return append([]string{w.self, "server"}, args...), nil
 		}}
 	}
 	several := func(name, engine, spread string, loops int) Candidate {
 		c := own(name, "", "--engine", engine, "--spread", spread, "--loops", strconv.Itoa(loops))
-		c.Kinds, c.Loops = []Kind{Echo, Mixed, Stream, Poems, Churn, Idle}, loops // the members of a broadcast share a loop
+		c.Kinds, c.Loops = []Kind{Echo, Mixed, Stream, Poems, Churn, Idle, Custom}, loops // the members of a broadcast share a loop
 		return c
 	}
 	return []Candidate{
@@ -83,7 +86,7 @@ func Candidates() []Candidate {
 		peer("gnet", echoes),
 		peer("nbio", echoes),
 		peer("netpoll", echoes),
-		peer("net", Kinds),
+		peer("net", everything()),
 		c("c-uring", "uring.c", "-luring"),
 		c("c-epoll", "epoll.c"),
 	)

@@ -3,6 +3,8 @@ package bench
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"text/tabwriter"
 )
 
@@ -38,10 +40,18 @@ func (r *Result) WriteComparison(out io.Writer, later *Result) error {
 		}
 	}
 	if rows == 0 {
-		return fmt.Errorf("bench: the two results have no workload and candidate in common")
+		return fmt.Errorf("bench: the two results have no workload and candidate in common%s", strings.Join(append([]string{""}, r.edited(later)...), "; "))
 	}
 	if err := w.Flush(); err != nil {
 		return err
+	}
+	for _, l := range r.Workloads {
+		if text := l.Description(); text != "" {
+			fmt.Fprintf(out, "%s: %s\n", l, text)
+		}
+	}
+	if edited := r.edited(later); len(edited) > 0 {
+		fmt.Fprintf(out, "Not compared: %s.\n", strings.Join(edited, "; "))
 	}
 	for _, what := range []struct {
 		name          string
@@ -59,4 +69,17 @@ func (r *Result) WriteComparison(out io.Writer, later *Result) error {
 		}
 	}
 	return nil
+}
+
+// edited tells of each Custom that later has by the same name and with another
+// description.
+func (r *Result) edited(later *Result) (all []string) {
+	for _, w := range r.Workloads {
+		same := func(o Workload) bool { return o.String() == w.String() }
+		namesake := func(o Workload) bool { return w.Spec != nil && o.Spec != nil && o.Spec.Name == w.Spec.Name }
+		if i := slices.IndexFunc(later.Workloads, namesake); i >= 0 && !slices.ContainsFunc(later.Workloads, same) {
+			all = append(all, fmt.Sprintf("%s has changed to %s", w, later.Workloads[i]))
+		}
+	}
+	return all
 }

@@ -16,6 +16,8 @@
 //	}
 //	result, err := plan.Run(ctx, os.Stderr)
 //
+// [ReadWorkload] reads a workload of one's own from a file.
+//
 // [Result.Verdict] says in a sentence what came of it, [Result.WriteTable],
 // [Result.WriteMarkdown] and [Result.WriteHTML] write reports, and
 // [Result.WriteComparison] compares two results.

@@ -12,6 +12,8 @@ type Figures struct {
 	// Wall the time they took.
 	Units float64
 	Wall  time.Duration
+	// Bytes is what the requests and answers of a Custom came to.
+	Bytes int64
 	// Latency is in nanoseconds: per message, or a chunk's lateness.
 	Latency *hdrhistogram.Histogram
 	// GeneratorBusy is the share of the time in which the generator had something

@@ -10,6 +10,8 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
+
+	"couplet/internal/timers"
 )
 
 // Measure puts the load w on the server at port of 127.0.0.1: for warm without
@@ -36,6 +38,7 @@ func measure(w Workload, server netip.AddrPort, warm, d time.Duration, mark func
 		w: w, server: server, family: family, to: to, ep: ep, mark: mark,
 		alone: runtime.GOMAXPROCS(0) == 1,
 		buf:   make([]byte, span),
+		out:   make([]byte, 64<<10),
 		conns: make([]client, w.Connections),
 		limit: w.backlog(),
 		Figures: Figures{
@@ -70,12 +73,14 @@ type generator struct {
 	ep       int
 	mark     func() (Report, error)
 	buf      []byte
+	out      []byte // requests of a Custom, as they are written
 	conns    []client
 	events   [512]unix.EpollEvent
 	got      func(i int, c *client, n int)
 	counting bool
 	draining bool          // nothing new is sent
-	inFlight int           // messages of an Echo
+	inFlight int           // messages
+	timers   timers.Queue  // of a Custom
 	paced    int           // messages that an open loop has sent since it began ...
 	pacing   time.Duration // ... then
 	limit    int           // of what is in flight in an open loop
@@ -101,6 +106,7 @@ type client struct {
 	times          []time.Duration
 	writing        bool
 	anchor         time.Duration
+	talk           *talk
 }
 
 func (g *generator) now() time.Duration { return time.Since(g.start) }
@@ -118,6 +124,8 @@ func (g *generator) measure(warm, d time.Duration) error {
 		g.got = g.gotPoem
 	case Broadcast:
 		g.got = g.gotBroadcast
+	case Custom:
+		g.got = g.gotTalk
 	default:
 		g.got = g.gotEcho
 	}
@@ -137,7 +145,7 @@ func (g *generator) measure(warm, d time.Duration) error {
 			return err
 		}
 		g.allow(0, 1, g.now())
-	case Echo, Mixed, Churn:
+	case Echo, Mixed, Custom, Churn:
 		g.launch()
 	}
 	if err := g.run(warm); err != nil {
@@ -169,8 +177,11 @@ func (g *generator) measure(warm, d time.Duration) error {
 
 // launch lets the first messages go, or starts the clock of an open loop.
 func (g *generator) launch() {
+	if g.w.Kind == Custom {
+		g.launchTalks()
+	}
 	g.paced, g.pacing = 0, g.now()
-	if g.w.Rate > 0 {
+	if g.w.Rate > 0 || g.w.Kind == Custom {
 		return
 	}
 	for i := range g.conns {
@@ -179,25 +190,35 @@ func (g *generator) launch() {
 }
 
 // pace sends what the clock says was to be sent by now. Each message counts from
-// the time at which it was to be sent, however late it is.
-func (g *generator) pace(now time.Duration) {
+// the time at which it was to be sent, however late it is. It reports whether there
+// were any.
+func (g *generator) pace(now time.Duration) bool {
 	due := int((now - g.pacing).Seconds() * g.w.Rate)
+	before := g.paced
 	for ; g.paced < due; g.paced++ {
 		at := g.pacing + time.Duration(float64(g.paced+1)/g.w.Rate*float64(time.Second))
 		i := g.paced % len(g.conns)
-		if g.conns[i].fd == 0 {
+		c := &g.conns[i]
+		if c.fd == 0 {
 			continue
 		}
 		sent := g.inFlight < g.limit
 		if g.follower != nil {
 			g.follower.due(at, sent)
 		}
-		if sent {
+		switch {
+		case !sent:
+			if g.counting {
+				g.Unsent++
+			}
+		case c.talk != nil:
+			g.want(c.talk, at)
+			g.send(i)
+		default:
 			g.allow(i, 1, at)
-		} else if g.counting {
-			g.Unsent++
 		}
 	}
+	return g.paced > before
 }
 
 // begin and end are the edges of what is counted.
@@ -223,7 +244,7 @@ func (g *generator) end() (err error) {
 	return err
 }
 
-// settle waits until every message of an Echo is back, so that at both edges of
+// settle waits until every message is back, so that at both edges of
 // what is counted nothing is in flight: CPU time and messages are then of the
 // same work. One that does not come back within seconds is lost.
 func (g *generator) settle() error {
@@ -336,13 +357,18 @@ func (g *generator) measureIdle() error {
 const perSource = 20_000
 
 func (g *generator) connect(i int) error {
-	fd, err := unix.Socket(g.family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	again := g.conns[i].talk != nil // in the midst of it all, where nothing may wait
+	kind := unix.SOCK_STREAM | unix.SOCK_CLOEXEC
+	if again {
+		kind |= unix.SOCK_NONBLOCK
+	}
+	fd, err := unix.Socket(g.family, kind, 0)
 	if err != nil {
 		return fmt.Errorf("socket: %w; raise the limit of open files (ulimit -n)", err)
 	}
 	if manySources(g.server) {
 		source := byte(1 + i/perSource)
-		if g.w.Kind == Churn {
+		if g.w.Kind == Churn || again {
 			g.sources++
 			source = byte(2 + g.sources%200)
 		}
@@ -350,11 +376,15 @@ func (g *generator) connect(i int) error {
 			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
 			err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, source}})
 		}
-	} else {
+	} else if !again {
 		limitConnect(fd)
 	}
 	if err == nil {
-		err = explainConnect(unix.Connect(fd, g.to), g.server)
+		err = unix.Connect(fd, g.to)
+		if again && err == unix.EINPROGRESS {
+			err = nil // until it is there the socket takes no bytes
+		}
+		err = explainConnect(err, g.server)
 	}
 	if err == nil {
 		err = unix.SetNonblock(fd, true)
@@ -371,6 +401,8 @@ func (g *generator) connect(i int) error {
 	}
 	c := client{fd: fd, base: int64(i) * 9973, size: g.w.size(i)}
 	switch g.w.Kind {
+	case Custom:
+		c.talk = g.conns[i].talk
 	case Echo, Mixed, Churn, Idle:
 		c.times = g.conns[i].times
 		if c.times == nil {
@@ -408,10 +440,14 @@ func (g *generator) close(i int, reset bool) {
 func (g *generator) run(d time.Duration) error {
 	asked := g.now()
 	for end := asked + d; ; {
-		if g.w.Rate > 0 && !g.draining {
-			g.pace(min(asked, end))
+		due := min(asked, end)
+		if !g.draining {
+			sent := g.w.Rate > 0 && g.pace(due)
+			if g.timers.Len() > 0 && g.fire(due) || sent {
+				asked = g.now()
+			}
 		}
-		if asked >= end || g.draining && g.inFlight == 0 {
+		if due == end || g.draining && g.inFlight == 0 {
 			return nil
 		}
 		n, err := unix.EpollWait(g.ep, g.events[:], 0)
@@ -488,6 +524,10 @@ func (c *client) grow() {
 
 func (g *generator) send(i int) {
 	c := &g.conns[i]
+	if c.talk != nil {
+		g.sendTalk(i)
+		return
+	}
 	for c.sent < c.due {
 		n, err := write(c.fd, at(c.base+c.sent, int(min(c.due-c.sent, span))))
 		if err == unix.EAGAIN {
@@ -500,7 +540,12 @@ func (g *generator) send(i int) {
 		}
 		c.sent += int64(n)
 	}
-	if writing := c.sent < c.due; writing != c.writing {
+	g.watch(i, c.sent < c.due)
+}
+
+// watch has epoll tell when connection i can be written to, or no longer.
+func (g *generator) watch(i int, writing bool) {
+	if c := &g.conns[i]; writing != c.writing {
 		c.writing = writing
 		events := uint32(unix.EPOLLIN)
 		if writing {

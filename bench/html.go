@@ -113,6 +113,7 @@ type findingRow struct {
 // A workloadView is the section of one workload.
 type workloadView struct {
 	ID, Name, Unit, Latency string
+	Description             string
 	Winner                  string
 	Compared                bool
 	Open                    bool
@@ -123,6 +124,7 @@ type workloadView struct {
 	BatchSizes []string
 	Waits      []waitsRow
 	Ladder     []Rung
+	Bytes      bool
 	// Plot is the place in pageData.Percentiles; Shares and the candidates'
 	// Percentiles are the same as a table.
 	Plot   int
@@ -137,7 +139,7 @@ type candidateRow struct {
 	UserBar, SystemBar             float64
 	Ratio                          string
 	Same                           bool
-	Rate                           float64
+	Rate, Throughput               float64
 	Crossings, Batch               float64
 	Mallocs, Switches              float64
 	P50, P99, P999, Max            float64
@@ -348,7 +350,7 @@ func positive(v float64) bool { return v > 0 && !math.IsInf(v, 1) }
 // drawn.
 func (r *Result) workloadView(p *page, w Workload, candidates []string) workloadView {
 	name := w.String()
-	v := workloadView{Name: name, Unit: w.Unit(), Latency: "Latency", Plot: -1}
+	v := workloadView{Name: name, Description: w.Description(), Unit: w.Unit(), Latency: "Latency", Plot: -1}
 	if w.Kind == Poems {
 		v.Latency = "Lateness"
 	}
@@ -363,11 +365,12 @@ func (r *Result) workloadView(p *page, w Workload, candidates []string) workload
 			Name: c, Hue: p.hue(c), Samples: len(good),
 			User: median(func(s Sample) float64 { return s.UserUS }), System: median(func(s Sample) float64 { return s.SystemUS }),
 			CPU: median(Sample.CPU), Rate: median(Sample.Rate),
-			Crossings: orNone(median(func(s Sample) float64 { return s.Crossings })),
-			Batch:     orNone(median(func(s Sample) float64 { return s.Batch })),
-			Mallocs:   median(func(s Sample) float64 { return s.Mallocs }),
-			Switches:  median(func(s Sample) float64 { return s.Switches }),
-			P50:       median(func(s Sample) float64 { return s.P50US }), P99: median(func(s Sample) float64 { return s.P99US }),
+			Throughput: median(Sample.Throughput),
+			Crossings:  orNone(median(func(s Sample) float64 { return s.Crossings })),
+			Batch:      orNone(median(func(s Sample) float64 { return s.Batch })),
+			Mallocs:    median(func(s Sample) float64 { return s.Mallocs }),
+			Switches:   median(func(s Sample) float64 { return s.Switches }),
+			P50:        median(func(s Sample) float64 { return s.P50US }), P99: median(func(s Sample) float64 { return s.P99US }),
 			P999: median(func(s Sample) float64 { return s.P999US }), Max: median(func(s Sample) float64 { return s.MaxUS }),
 		}
 		for _, s := range good {
@@ -384,6 +387,7 @@ func (r *Result) workloadView(p *page, w Workload, candidates []string) workload
 		if sum := row.User + row.System; positive(sum) {
 			widest = max(widest, sum)
 		}
+		v.Bytes = v.Bytes || row.Throughput > 0
 		v.Batches = v.Batches || !math.IsNaN(row.Batch)
 		v.Crossings = v.Crossings || !math.IsNaN(row.Crossings)
 		v.Candidates = append(v.Candidates, row)

@@ -24,7 +24,8 @@ type Plan struct {
 	Candidates []string
 	// Rounds is how often (7 by default). Each round has every candidate once, in
 	// an order drawn from Seed; every other round has the order of the one before
-	// it reversed.
+	// it reversed. What a Custom draws comes from Seed and the round, so that all
+	// candidates of a round have the same.
 	Rounds int
 	Seed   uint64
 	// Duration is how long a sample takes (1 s by default), after Warm (a third
@@ -180,6 +181,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 				if p.Next != nil {
 					p.Next(done, total, w, c.Name)
 				}
+				w.Seed = p.Seed + uint64(round)
 				s, engine, err := Sample{}, "", ctx.Err()
 				if err == nil {
 					s, engine, err = p.one(at, w, c, false, 0)

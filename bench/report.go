@@ -70,6 +70,15 @@ func (r *Result) WriteTable(out io.Writer) error {
 	if err := r.WriteLadders(out); err != nil {
 		return err
 	}
+	for _, l := range r.Workloads {
+		if text := l.Description(); text != "" {
+			var moved []string
+			for _, c := range r.candidates(l.String()) {
+				moved = append(moved, c+" "+figureText(Median(r.Values(l.String(), c, Sample.Throughput))))
+			}
+			fmt.Fprintf(out, "%s: %s. MiB/s, both ways: %s.\n", l, text, strings.Join(moved, ", "))
+		}
+	}
 	fmt.Fprintln(out)
 	if text := r.Audited(); text != "" {
 		fmt.Fprintln(out, text)

@@ -22,6 +22,8 @@ type Sample struct {
 	Unit    string  `json:"unit"`
 	Units   float64 `json:"units"`
 	Seconds float64 `json:"seconds"`
+	// Bytes is what the requests and answers of a Custom came to.
+	Bytes int64 `json:"bytes,omitempty"`
 	// UserUS and SystemUS are the server's CPU microseconds per unit.
 	UserUS   float64 `json:"user_us_per_unit"`
 	SystemUS float64 `json:"system_us_per_unit"`
@@ -93,6 +95,9 @@ func (s Sample) disturbed() bool { return max(s.Others, s.GeneratorOthers) > dis
 // Rate is units per second.
 func (s Sample) Rate() float64 { return s.Units / s.Seconds }
 
+// Throughput is MiB per second of a Custom, both ways together.
+func (s Sample) Throughput() float64 { return float64(s.Bytes) / (1 << 20) / s.Seconds }
+
 // quantiles are those that are kept, in per cent: closer together towards the end,
 // as an HDR plot wants them.
 var quantiles = []float64{0, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.9, 99.95, 99.99, 99.999, 100}
@@ -109,7 +114,7 @@ func sample(w Workload, candidate string, f Figures) Sample {
 	a, b := f.After, f.Before
 	s := Sample{
 		Workload: w.String(), Candidate: candidate,
-		Unit: w.Unit(), Units: f.Units, Seconds: f.Wall.Seconds(),
+		Unit: w.Unit(), Units: f.Units, Seconds: f.Wall.Seconds(), Bytes: f.Bytes,
 		UserUS: per(a.UserUS - b.UserUS), SystemUS: per(a.SystemUS - b.SystemUS),
 		P50US: us(50), P99US: us(99), P999US: us(99.9), MaxUS: us(100),
 		Crossings: per(a.Crossings - b.Crossings), Mallocs: per(int64(a.Mallocs - b.Mallocs)),

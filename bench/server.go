@@ -31,6 +31,8 @@ func ServeAt(e couplet.Engine, w Workload, address string) (couplet.Listener, er
 	case Stream:
 		share := w.Total / int64(w.Connections)
 		f = couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &streamer{left: share} })
+	case Custom:
+		f = couplet.FactoryFunc(newAnswerer)
 	case Broadcast:
 		r := &room{size: w.Size, members: map[couplet.Transport]bool{}}
 		f = couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &member{room: r} })

@@ -43,6 +43,10 @@ func ServerMain(args []string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	w.Total = *total * int64(w.Connections)
+	if w.Kind == Custom {
+		// Each request says what it wants; the server needs no more than the kind.
+		w.Spec, w.Size = &Spec{Name: "any", Request: Dist{Constant: header}, Response: Dist{Constant: 1}}, 0
+	}
 	w, err := w.WithDefaults()
 	if err != nil {
 		return err

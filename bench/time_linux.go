@@ -7,8 +7,13 @@ import "time"
 // has to be over, and each client counts only a few of them in a second.
 func (p Plan) times(w Workload) (warm, duration time.Duration) {
 	warm, duration = p.Warm, p.Duration
-	if w.Kind == Poems {
+	switch w.Kind {
+	case Poems:
 		warm, duration = max(warm, 30*w.Delay), max(duration, 20*w.Delay)
+	case Custom:
+		// Each connection is to get through some pauses, within reason.
+		think := time.Duration(w.Spec.Think.mean(&thinkTime))
+		warm, duration = max(warm, min(think, 10*time.Second)), max(duration, min(5*think, 30*time.Second))
 	}
 	return warm, duration
 }

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -34,9 +35,14 @@ const (
 	// Idle has every connection echo one message and then do nothing. It gives
 	// BytesPerConn and no times.
 	Idle Kind = "idle"
+	// Custom is what a Spec says. A message, a request with its answer, is the
+	// unit; it counts when the last byte of the answer is there, from the time at
+	// which the request was to be sent: where that waits for a new connection, the
+	// wait is part of it.
+	Custom Kind = "custom"
 )
 
-// Kinds are all kinds of workload.
+// Kinds are all kinds of workload that their name is enough for: all but Custom.
 var Kinds = []Kind{Echo, Pipelined, Stream, Poems, Churn, Broadcast, Mixed, Idle}
 
 // A Workload is one shape of load.
@@ -52,8 +58,8 @@ type Workload struct {
 	Depth int `json:"depth,omitempty"`
 	// Delay is the time between two chunks of Poems (100 ms by default).
 	Delay time.Duration `json:"delay_ns,omitempty"`
-	// Rate is the messages per second of all connections of an Echo together,
-	// sent by the clock whether answers come or not: an open loop, in which
+	// Rate is the messages per second of all connections of an Echo, a Mixed or a
+	// Custom together, sent by the clock whether answers come or not: an open loop, in which
 	// latency counts from the time at which a message was to be sent. Zero is a
 	// closed loop.
 	Rate float64 `json:"rate,omitempty"`
@@ -65,6 +71,11 @@ type Workload struct {
 	Share float64 `json:"share_of_knee,omitempty"`
 	// Total is the bytes of a Stream to all readers together (1 GiB by default).
 	Total int64 `json:"total,omitempty"`
+	// Spec is what a Custom does, and nil for every other Kind.
+	Spec *Spec `json:"spec,omitempty"`
+	// Seed is what the draws of a Custom begin with: equal seeds give each
+	// connection the same sequences. A Plan sets it, from its own and the round.
+	Seed uint64 `json:"-"`
 }
 
 // WithDefaults returns w with its zero fields filled in, or an error that says
@@ -89,16 +100,22 @@ func (w Workload) WithDefaults() (Workload, error) {
 		if w.Delay == 0 {
 			w.Delay = 100 * time.Millisecond
 		}
-	case Echo, Churn, Broadcast, Mixed, Idle:
+	case Echo, Churn, Broadcast, Mixed, Idle, Custom:
 	default:
 		return w, fmt.Errorf("bench: there is no workload %q; there are %v", w.Kind, Kinds)
 	}
-	def(&w.Size, 64)
+	if w.Kind == Custom {
+		if err := w.checkCustom(); err != nil {
+			return w, err
+		}
+	} else {
+		def(&w.Size, 64)
+	}
 	def(&w.Depth, 1)
 	switch {
 	case w.Connections < 1 || w.Connections > 500_000:
 		return w, fmt.Errorf("bench: connections is %d; it must be from 1 to 500000", w.Connections)
-	case w.Size < 1 || w.Size > 1<<24:
+	case w.Kind != Custom && (w.Size < 1 || w.Size > 1<<24):
 		return w, fmt.Errorf("bench: size is %d; it must be from 1 to 16 MiB", w.Size)
 	case w.Kind == Poems && w.Size > patternPeriod:
 		return w, fmt.Errorf("bench: size is %d; a chunk of a poem has at most %d bytes", w.Size, patternPeriod)
@@ -109,13 +126,31 @@ func (w Workload) WithDefaults() (Workload, error) {
 	case w.Surge > 0 && w.Rate == 0:
 		return w, fmt.Errorf("bench: a surge is for an open loop; want a rate to come back to")
 	case w.Rate > 0 && !w.echoes():
-		return w, fmt.Errorf("bench: rate is for echo and mixed; %s has a pace of its own", w.Kind)
+		return w, fmt.Errorf("bench: rate is for echo, mixed and files; %s has a pace of its own", w.Kind)
 	}
 	return w, nil
 }
 
 // echoes reports whether messages are sent and come back, over and over.
-func (w Workload) echoes() bool { return w.Kind == Echo || w.Kind == Mixed }
+func (w Workload) echoes() bool { return w.Kind == Echo || w.Kind == Mixed || w.Kind == Custom }
+
+// checkCustom is nil if the parts of a Custom go together.
+func (w Workload) checkCustom() error {
+	switch {
+	case w.Spec == nil:
+		return errors.New("bench: custom is what a workload file is called inside; name the file")
+	case w.Size != 0:
+		return errors.New("bench: a size does not go with a workload file, where request and response say it")
+	case w.Rate > 0 && !w.Spec.Think.IsZero():
+		return errors.New("bench: a rate sends by the clock, so there is no think time beside it; use one of them")
+	case w.Rate > 0 && w.Depth > 1:
+		return errors.New("bench: a rate sends by the clock, so there is no depth beside it; use one of them")
+	}
+	if err := w.Spec.check(); err != nil {
+		return fmt.Errorf("bench: %w", err)
+	}
+	return nil
+}
 
 // size is the bytes of connection i's messages.
 func (w Workload) size(i int) int64 {
@@ -161,6 +196,8 @@ func (w Workload) String() string {
 		return fmt.Sprintf("stream %s to %d", bytesText(w.Total), w.Connections)
 	case Poems:
 		return fmt.Sprintf("poems %d x %s per %v", w.Connections, bytesText(int64(w.Size)), w.Delay)
+	case Custom:
+		return w.specText()
 	}
 	return w.shape()
 }
@@ -175,6 +212,10 @@ func (w Workload) pace() string {
 
 // shape names what an open loop has whatever its rate is.
 func (w Workload) shape() string {
+	if w.Kind == Custom {
+		w.Rate = 0
+		return w.String()
+	}
 	return fmt.Sprintf("%s %d x %s", w.Kind, w.Connections, bytesText(int64(w.Size)))
 }
 

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
 	"net"
 	"sync"
 	"time"
@@ -9,7 +12,7 @@ import (
 // serveNet is what a Go program does without any library: a goroutine per
 // connection and blocking calls.
 func serveNet(t task, l net.Listener) error {
-	serve := map[string]func(net.Conn, task){"echo": echo, "slow-poems": poem, "stream": stream, "broadcast": broadcast}[t.kind]
+	serve := map[string]func(net.Conn, task){"echo": echo, "slow-poems": poem, "stream": stream, "broadcast": broadcast, "custom": custom}[t.kind]
 	ready(l.Addr().(*net.TCPAddr).Port)
 	for {
 		c, err := l.Accept()
@@ -59,6 +62,51 @@ func stream(c net.Conn, t task) {
 			return
 		}
 		left -= n
+	}
+}
+
+// custom answers requests as package bench has them in dialogue.go: a header of
+// three numbers, then the pattern. What is not right is reset. Answers leave together
+// when no more requests have come.
+func custom(c net.Conn, t task) {
+	reset := func() { c.(*net.TCPConn).SetLinger(0) }
+	const header, most = 12, 1 << 24
+	text := pattern()
+	in, out := bufio.NewReaderSize(c, 4096), bufio.NewWriterSize(c, 4096)
+	for {
+		h, err := in.Peek(header)
+		if err != nil {
+			return
+		}
+		request, response := int(binary.LittleEndian.Uint32(h)), int(binary.LittleEndian.Uint32(h[4:]))
+		place := int(binary.LittleEndian.Uint32(h[8:]))
+		if request < header || request > most || response < 1 || response > most || place >= patternPeriod {
+			reset()
+			return
+		}
+		in.Discard(header)
+		for left, off := request-header, place; left > 0; {
+			if _, err := in.Peek(1); err != nil {
+				return
+			}
+			p, _ := in.Peek(min(left, in.Buffered()))
+			if !bytes.Equal(p, text[off:][:len(p)]) {
+				reset()
+				return
+			}
+			in.Discard(len(p))
+			left, off = left-len(p), (off+len(p))%patternPeriod
+		}
+		for left, off := response, place; left > 0; {
+			p := text[off:][:min(left, len(text)-off)]
+			if _, err := out.Write(p); err != nil {
+				return
+			}
+			left, off = left-len(p), (off+len(p))%patternPeriod
+		}
+		if in.Buffered() == 0 && out.Flush() != nil {
+			return
+		}
 	}
 }
 

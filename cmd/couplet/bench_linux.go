@@ -55,6 +55,11 @@ is full before the server is, which is marked as client-bound.
 With --remote the servers run on another machine, where "couplet bench agent"
 waits, and the generator here.
 
+A FILE describes a load of your own in YAML: the sizes of requests and answers as
+distributions, the pause between them, how long a connection lives. bench/workloads
+has examples, docs/reading-a-report.md every key. --connections, --depth and --rate
+go before what the file says; --size does not go with a file.
+
 Without --workload it measures ` + strings.Join(defaultNames(), ", ") + `,
 how engines behave from a tenth to twice of what the slower one can do, their
 latency at 50 % and 80 % of its knee, and how long they take to recover from twice
@@ -63,6 +68,7 @@ of everything: about twenty seconds, and at most a minute. What a run of other
 flags should take is said when it begins; on a terminal a table shows how far it is.`,
 		Example: `  couplet bench --quick
   couplet bench --workload echo --connections 1000 --size 4096
+  couplet bench --workload bench/workloads/web-api.yaml --connections 100
   couplet bench --engines uring,epoll --peers gnet,net --json a.json --html a.html
   couplet bench compare before.json after.json
   couplet bench agent --listen 192.168.1.5:7070        # on the other machine, then here:
@@ -71,7 +77,7 @@ flags should take is said when it begins; on a terminal a table shows how far it
 		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd) },
 	}
 	f := cmd.Flags()
-	f.StringSliceVarP(&b.workloads, "workload", "w", nil, "what to measure: "+names(kinds()))
+	f.StringSliceVarP(&b.workloads, "workload", "w", nil, "what to measure: "+names(append(kinds(), "a `FILE`")))
 	f.StringSliceVar(&b.engines, "engines", []string{"uring", "epoll"}, "who is compared; the verdict is about the first two")
 	f.StringSliceVar(&b.peers, "peers", nil, "other libraries beside them: gnet, nbio, netpoll, net, c-uring, c-epoll (from a checkout)")
 	f.Var(&number{&b.connections, 1, 500_000}, "connections", "connections (64 by default, 1000 for slow-poems)")
@@ -205,12 +211,11 @@ func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 		}
 	}
 	for _, name := range b.workloads {
-		w := bench.Workload{Kind: bench.Kind(name), Connections: b.connections, Size: b.size, Depth: b.depth, Rate: b.rate}
-		if w.Kind == bench.Poems && w.Connections == 0 {
-			w.Connections = 1000
-		}
-		w, err := w.WithDefaults()
+		w, err := b.workload(name, cmd.Flags().Changed("rate"))
 		if err != nil {
+			return p, err
+		}
+		if w, err = w.WithDefaults(); err != nil {
 			return p, fmt.Errorf("--workload %s: %w", name, err)
 		}
 		p.Workloads = append(p.Workloads, w)
@@ -225,6 +230,38 @@ func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 		}
 	}
 	return p, nil
+}
+
+// workload is what one value of --workload stands for, with what the flags say. A
+// file that is there wins over a name, as a poem's does.
+func (b *benchmark) workload(name string, rated bool) (bench.Workload, error) {
+	info, err := os.Stat(name)
+	known := slices.Contains(kinds(), name)
+	if err == nil && !(known && info.IsDir()) {
+		w, err := bench.ReadWorkload(name)
+		if err != nil {
+			return w, fmt.Errorf("--workload: %w", err)
+		}
+		w.Size = b.size
+		if b.connections > 0 {
+			w.Connections = b.connections
+		}
+		if b.depth > 0 {
+			w.Depth = b.depth
+		}
+		if rated {
+			w.Rate = b.rate
+		}
+		return w, nil
+	}
+	if !known {
+		return bench.Workload{}, fmt.Errorf("--workload %q is no file and no workload; want a file or one of %s", name, names(kinds()))
+	}
+	w := bench.Workload{Kind: bench.Kind(name), Connections: b.connections, Size: b.size, Depth: b.depth, Rate: b.rate}
+	if w.Kind == bench.Poems && w.Connections == 0 {
+		w.Connections = 1000
+	}
+	return w, nil
 }
 
 func (b *benchmark) run(cmd *cobra.Command) error {

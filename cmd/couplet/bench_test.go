@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -45,6 +46,70 @@ func TestBenchTellsWhoCannotBeMeasured(t *testing.T) {
 	o := couple(t, append(tiny, "--peers", "gnet", "--peers-dir", t.TempDir())...).want(t, 0)
 	if !strings.Contains(o.stderr, "couplet: gnet was not measured on every workload: the module bench/peers is not at") {
 		t.Errorf("stderr %q", o.stderr)
+	}
+}
+
+// A load of one's own gets the same report as the built-in ones, and the flags go
+// before what its file says.
+func TestBenchMeasuresAWorkloadFile(t *testing.T) {
+	t.Parallel()
+	load := file(t, "load.yaml", `
+name: mine
+connections: 500
+request: {min: 20, max: 400}
+response: [{bytes: 512, weight: 9}, {bytes: 64KiB, weight: 1}]
+think: {mean: 1ms}
+lifetime: {requests: 5}
+`)
+	json, page := filepath.Join(t.TempDir(), "a.json"), filepath.Join(t.TempDir(), "a.html")
+	o := couple(t, "bench", "--quick", "--workload", load, "--engines", "goroutine,epoll", "--connections", "7", "--depth", "2",
+		"--rounds", "1", "--duration", "30ms", "--json", json, "--html", page).want(t, 0)
+	r, err := bench.ReadFile(json)
+	if err != nil || len(r.Samples) != 3 {
+		t.Fatalf("the result: %+v, %v", r, err)
+	}
+	w := r.Workloads[0]
+	if w.Spec == nil || w.Connections != 7 || w.Depth != 2 || !strings.HasPrefix(w.String(), "mine, 7 connections, #") {
+		t.Errorf("measured was %+v", w)
+	}
+	for _, s := range r.Samples {
+		if s.Units < 1 || float64(s.Bytes) < s.Units*(20+512) || len(s.Errors) > 0 {
+			t.Errorf("a sample: %+v", s)
+		}
+	}
+	html, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, says := range []string{w.String(), "request: 20 B to 400 B; answer: 512 B (90 %), 64 KiB (10 %)", "requests of a connection: 5"} {
+		if !strings.Contains(o.stdout, says) || !strings.Contains(string(html), says) {
+			t.Errorf("%q is not in the report, or not on the page:\n%s", says, o.stdout)
+		}
+	}
+	if !strings.Contains(o.stdout, r.Verdict("goroutine", "epoll")) || !strings.Contains(o.stdout, "MiB/s, both ways: ") {
+		t.Errorf("the report:\n%s", o.stdout)
+	}
+	if o := couple(t, "bench", "compare", json, json).want(t, 0); strings.Count(o.stdout, "no difference shown") != 3 || !strings.Contains(o.stdout, w.Description()) {
+		t.Errorf("a result compared with itself:\n%s", o.stdout)
+	}
+}
+
+// A file that is there wins over a workload of that name, and a directory does not.
+func TestWorkloadFileWinsOverName(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "echo"), []byte("reponse: 1"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "churn"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"echo": `"reponse"`, "churn": "cannot write"} {
+		cmd := exec.Command(binary, "bench", "--workload", name, "--json", "no/such.json")
+		cmd.Dir = dir
+		if o := beginCmd(t, cmd).end().want(t, 2); !strings.Contains(o.stderr, want) {
+			t.Errorf("%s: stderr %q, want %q", name, o.stderr, want)
+		}
 	}
 }
 

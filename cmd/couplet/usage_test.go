@@ -23,6 +23,12 @@ func TestBadInput(t *testing.T) {
 	plain := file(t, "plain", "text")
 	old := file(t, "old.json", "{}")
 	dir := t.TempDir()
+	load := file(t, "load.yaml", "request: 200\nresponse: 512\nthink: 10ms\n")
+	deep := file(t, "deep.yaml", "request: 200\nresponse: 512\ndepth: 2\n")
+	misspelt := file(t, "misspelt.yaml", "request: 200\n\nreponse: 512\n")
+	unit := file(t, "unit.yaml", "request: 4KB\nresponse: 512\n")
+	empty := file(t, "empty.yaml", "")
+	torn := file(t, "torn.yaml", "request: [200\n")
 
 	for _, c := range []struct {
 		args string
@@ -77,6 +83,18 @@ func TestBadInput(t *testing.T) {
 		{"fetch --print --json 1", []string{"print", "json"}},
 		{"bench x", []string{`"x"`}},
 		{"bench --workload knitting", []string{`"knitting"`, "slow-poems"}},
+		{"bench --workload custom", []string{`"custom"`, "want a file", "slow-poems"}},
+		{"bench --workload no/such.yaml", []string{`"no/such.yaml"`, "no file", "slow-poems"}},
+		{"bench --workload " + dir, []string{dir, "directory", "want a workload file"}},
+		{"bench --workload " + binaryFile, []string{binaryFile, "UTF-8", "YAML"}},
+		{"bench --workload " + plain, []string{plain + ":1", `"text"`, "request", "lifetime"}},
+		{"bench --workload " + empty, []string{empty, "empty", "request: 200"}},
+		{"bench --workload " + torn, []string{torn + ":1", "not YAML"}},
+		{"bench --workload " + misspelt, []string{misspelt + ":3", `"reponse"`, "response"}},
+		{"bench --workload " + unit, []string{unit + ":1", `"4KB"`, "4KiB"}},
+		{"bench --workload " + load + " --size 64", []string{load, "size", "request and response"}},
+		{"bench --workload " + load + " --rate 50", []string{load, "rate", "think"}},
+		{"bench --workload " + deep + " --rate 50", []string{deep, "rate", "depth"}},
 		{"bench --engines uring", []string{`"uring"`, "uring,epoll"}},
 		{"bench --engines uring,turbo", []string{`"turbo"`, "gnet"}},
 		{"bench --engines uring,uring", []string{"twice", "uring/2"}},
