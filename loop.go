@@ -55,4 +55,9 @@ type Timer interface {
 	// still pending or not. It reports whether it was pending. It allocates
 	// nothing, so a protocol that sends by the clock needs one Timer.
 	Reset(d time.Duration) bool
+
+	// Missed is how many calls of an Every are skipped because this one comes so
+	// late, or the last one came, if none runs now: who must keep a schedule does
+	// that much more. It is 0 for an AfterFunc.
+	Missed() int
 }

@@ -91,6 +91,33 @@ func timerOrder(e *Env) {
 	recv(e, done, "fifth call of Every")
 	e.pass(l, 3*period)
 
+	// Held up, it tells how many calls it skips.
+	done = make(chan struct{})
+	e.on(l, func() {
+		start, last, periods, n := l.Now(), l.Now(), 0, 0
+		var t couplet.Timer
+		t = l.Every(period, func() {
+			n++
+			missed, gap := t.Missed(), l.Now().Sub(last)
+			last = l.Now()
+			periods += 1 + missed
+			if n > 1 && gap >= time.Duration(missed+2)*period {
+				e.Errorf("after %v Every says that it missed %d calls", gap, missed)
+			}
+			if d := last.Sub(start); d < time.Duration(periods)*period {
+				e.Errorf("Every says that %d periods were over after %v", periods, d)
+			}
+			if n == 2 {
+				time.Sleep(4 * period) // the loop is held up
+			}
+			if n == 5 {
+				t.Stop()
+				close(done)
+			}
+		})
+	})
+	recv(e, done, "fifth call of an Every that was held up")
+
 	done = make(chan struct{})
 	e.on(l, func() {
 		start := l.Now()

@@ -28,7 +28,9 @@ type hall struct {
 	heard  bytes.Buffer
 	sends  []string // "10@300ms"
 	refuse error    // what Write answers
-	ended  string   // "fin@1s", "abort@1s"
+	skip   int      // ticks that the next one finds missed
+	missed int
+	ended  string // "fin@1s", "abort@1s"
 }
 
 func recite(s *poetry.Server) *hall {
@@ -59,10 +61,13 @@ func (h *hall) Reset(d time.Duration) bool {
 	return was
 }
 
+func (h *hall) Missed() int { return h.missed }
+
 // pass lets time pass until d.
 func (h *hall) pass(d time.Duration) {
 	for h.every > 0 && h.due <= d {
-		h.now = h.due
+		h.due += time.Duration(h.skip) * h.every
+		h.now, h.missed, h.skip = h.due, h.skip, 0
 		h.due += h.every
 		h.tick()
 	}
@@ -226,6 +231,35 @@ func TestPaceIsChecked(t *testing.T) {
 	for _, p := range []poetry.Pace{{NumBytes: 0, Delay: 1}, {NumBytes: -1, Delay: 1}, {NumBytes: 10, Delay: -1}} {
 		if _, err := poetry.NewServer(nil, p); err == nil {
 			t.Errorf("%+v was taken", p)
+		}
+	}
+}
+
+// A poem was late for good by what its loop had missed: a loop that stalls for three
+// delays made every poem of its clients three delays longer.
+func TestAPoemMakesUpForWhatItsLoopMissed(t *testing.T) {
+	text := strings.Repeat("0123456789", 10)
+	large := strings.Repeat("x", 10*4096)
+	for _, c := range []struct {
+		text string
+		size int
+		want string
+	}{
+		{text, 10, "10@0s 10@100ms 40@500ms 10@600ms 10@700ms 20@900ms fin@1s"},
+		{text[:45], 10, "10@0s 10@100ms 25@500ms fin@600ms"},
+		{large, 4096, "4096@0s 4096@100ms 4096@500ms 4096@500ms 4096@500ms 4096@500ms 4096@600ms 4096@700ms 4096@900ms 4096@900ms fin@1s"},
+	} {
+		h := recite(slow(t, c.text, c.size, 100*time.Millisecond))
+		h.pass(100 * time.Millisecond)
+		h.skip = 3
+		h.pass(700 * time.Millisecond)
+		h.skip = 1
+		h.pass(2 * time.Second)
+		if got := strings.Join(append(h.sends, h.ended), " "); got != c.want {
+			t.Errorf("%d bytes by %d:\n%s, want\n%s", len(c.text), c.size, got, c.want)
+		}
+		if h.heard.String() != c.text {
+			t.Errorf("%d bytes by %d: the poem came out as %q", len(c.text), c.size, h.heard.String())
 		}
 	}
 }

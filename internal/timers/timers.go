@@ -28,8 +28,9 @@ type Timer struct {
 	// Owner is for the owner's use: say, the connection the timer belongs to.
 	Owner any
 
-	at    time.Duration
-	index int // place in the heap plus one; 0 when idle
+	at     time.Duration
+	missed int
+	index  int // place in the heap plus one; 0 when idle
 }
 
 // Pending reports whether t is in a queue.
@@ -37,6 +38,10 @@ func (t *Timer) Pending() bool { return t.index != 0 }
 
 // At is the deadline that t was last armed with.
 func (t *Timer) At() time.Duration { return t.at }
+
+// Missed is how many times a timer that repeats did not fire because it fired so
+// late the last time.
+func (t *Timer) Missed() int { return t.missed }
 
 // nextAt is the next deadline of a repeating timer that fired: by its schedule,
 // so a late call does not shift those after it, and without those that passed
@@ -151,7 +156,9 @@ func (q *Queue) PopDue(now time.Duration, before uint64) *Timer {
 	}
 	t := q.heap[0].t
 	if t.Period > 0 {
-		q.Add(t, t.nextAt(now))
+		next := t.nextAt(now)
+		t.missed = int((next-t.at)/t.Period) - 1
+		q.Add(t, next)
 	} else {
 		q.Remove(t)
 	}

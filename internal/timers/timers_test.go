@@ -231,3 +231,31 @@ func TestPopDueArmsWhatRepeats(t *testing.T) {
 		t.Errorf("armed for %v, want 40", tick.At())
 	}
 }
+
+// Calls and missed calls together are the periods that have passed, however late
+// each call comes.
+func TestMissedAndFiredAreAllPeriods(t *testing.T) {
+	const period = 100
+	var q Queue
+	tm := &Timer{Period: period}
+	q.Add(tm, period)
+	fired, now := 0, time.Duration(0)
+	for _, step := range []time.Duration{99, 1, 100, 50, 250, 100, 0, 1, 1000, 49, 50, 1} {
+		now += step
+		for {
+			got := q.PopDue(now, q.Seq())
+			if got == nil {
+				break
+			}
+			fired += 1 + got.Missed()
+		}
+		if want := int(now / period); fired != want {
+			t.Errorf("at %v: %d periods, want %d", now, fired, want)
+		}
+	}
+	once := &Timer{}
+	q.Add(once, 0)
+	if q.PopDue(now+10*period, q.Seq()); once.Missed() != 0 {
+		t.Errorf("a timer that fires once has missed %d", once.Missed())
+	}
+}
