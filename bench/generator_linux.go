@@ -244,20 +244,24 @@ func (g *generator) end() (err error) {
 	return err
 }
 
+// lostAfter is how long no message may come back before those in flight are lost:
+// longer than the kernel takes to send again what a full receiver dropped.
+const lostAfter = 10 * time.Second
+
 // settle waits until every message is back, so that at both edges of
 // what is counted nothing is in flight: CPU time and messages are then of the
-// same work. One that does not come back within seconds is lost.
+// same work. One that does not come back in time is lost.
 func (g *generator) settle() error {
 	if !g.w.echoes() {
 		return nil
 	}
 	g.draining = true
-	for before, end := g.inFlight, g.now()+2*time.Second; g.inFlight > 0 && g.now() < end; {
+	for before, end := g.inFlight, g.now()+lostAfter; g.inFlight > 0 && g.now() < end; {
 		if err := g.run(5 * time.Millisecond); err != nil {
 			return err
 		}
 		if g.inFlight < before { // an open loop may have left much to do
-			before, end = g.inFlight, g.now()+2*time.Second
+			before, end = g.inFlight, g.now()+lostAfter
 		}
 	}
 	g.draining = false

@@ -46,6 +46,7 @@ type Loop struct {
 	now   time.Duration        // at the last Awake
 	turn  uint64
 
+	behind  bool // more timers may be due
 	yielded struct {
 		turn uint64
 		at   time.Duration
@@ -261,7 +262,7 @@ func (l *Loop) Turn(limit time.Duration) error {
 // timeout is how long the loop may sleep: not at all if work remains, or until
 // the next timer.
 func (l *Loop) timeout() time.Duration {
-	if len(l.ready) > 0 || len(l.over) > 0 || len(l.dirty) > 0 || l.backlog != nil || !l.posts.empty() || l.Ended() {
+	if len(l.ready) > 0 || len(l.over) > 0 || len(l.dirty) > 0 || l.behind || l.backlog != nil || !l.posts.empty() || l.Ended() {
 		return 0
 	}
 	at, ok := l.timers.Wake()
@@ -292,16 +293,28 @@ func (l *Loop) pauseWriters() {
 	l.spare = over[:0]
 }
 
+// timersPerTurn is how many timers fire before what they have written is sent and
+// I/O has its turn: a loop that has fallen behind catches up in steps that the
+// cache holds.
+const timersPerTurn = 256
+
 // fireTimers runs what is due and was armed before this turn's timers began.
 func (l *Loop) fireTimers() {
 	if l.timers.Len() == 0 {
+		l.behind = false
 		return
 	}
 	before := l.timers.Seq()
-	for t := l.timers.PopDue(l.now, before); t != nil; t = l.timers.PopDue(l.now, before) {
+	for range timersPerTurn {
+		t := l.timers.PopDue(l.now, before)
+		if t == nil {
+			l.behind = false
+			return
+		}
 		l.count.Timers++
 		l.run("timer", t.F)
 	}
+	l.behind = true
 }
 
 // runPosts runs what was posted before this turn.

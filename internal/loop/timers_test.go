@@ -128,6 +128,35 @@ func TestATimerArmedInACallbackWaits(t *testing.T) {
 	}
 }
 
+// However many timers are due, I/O has its turn between them; none is forgotten, and
+// the loop does not sleep before the last.
+func TestManyDueTimersLeaveTurnsForIO(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	const n = 3*timersPerTurn + 10
+	var order []int
+	for i := range n {
+		b.loop.AfterFunc(0, func() { order = append(order, i) })
+	}
+	for turn := 1; len(order) < n; turn++ {
+		if d := b.loop.timeout(); d != 0 {
+			t.Fatalf("with timers due the loop would sleep for %v", d)
+		}
+		before := len(order)
+		b.turn()
+		if fired := len(order) - before; fired != min(timersPerTurn, n-before) {
+			t.Fatalf("%d timers fired in turn %d", fired, turn)
+		}
+	}
+	for i, got := range order {
+		if got != i {
+			t.Fatalf("timer %d fired as number %d", got, i)
+		}
+	}
+	if d := b.loop.timeout(); d >= 0 {
+		t.Errorf("with nothing to do the loop would sleep for %v", d)
+	}
+}
+
 func TestEveryKeepsItsSchedule(t *testing.T) {
 	b := newBench(t, couplet.Config{})
 	var at []time.Duration
