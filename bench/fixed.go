@@ -38,7 +38,7 @@ func (r *Result) SlowerKnee(w Workload, a, b string) (rate float64, slower strin
 // kneeBound reports whether the generator, and not a server, may have been the
 // limit at the knee of w.
 func (r *Result) kneeBound(w Workload) bool {
-	w.Rate, w.Surge = r.Knee, 0
+	w.Rate, w.Surge, w.Share = r.Knee, 0, 0
 	for _, c := range r.candidates("") {
 		if Median(r.Values(w.String(), c, func(s Sample) float64 { return s.GeneratorBusy })) > 0.8 {
 			return true
@@ -201,6 +201,9 @@ func (r *Result) WriteFixedRates(out io.Writer) error {
 		sides = nil
 		for _, s := range f.Sides {
 			text := s.Name + " " + s.AfterText()
+			if s.ClientBound {
+				text += " (client-bound)"
+			}
 			if s.Back < s.Samples {
 				text += fmt.Sprintf(" (%d of %d times)", s.Back, s.Samples)
 			}

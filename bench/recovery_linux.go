@@ -13,8 +13,8 @@ func (w Workload) backlog() int {
 	return int(max(min(1<<20, 256<<20/largest), 4*int64(w.Connections)))
 }
 
-// heldUp is by how much the generator may be late: its turns take some
-// milliseconds, and what is longer is another process.
+// heldUp is how long the generator, which never sleeps, may be without a CPU: what
+// is longer is another process, and not the server's doing.
 const heldUp = 100 * time.Millisecond
 
 // overload drives the surge for d and follows the latency after it, until it is
@@ -27,9 +27,9 @@ func (g *generator) overload(d time.Duration) error {
 	g.follower = f
 	held := false
 	run := func(d time.Duration) error {
-		began := g.now()
+		began, cpu := g.now(), cpuTime()
 		err := g.run(d)
-		held = held || g.now()-began > d+heldUp
+		held = held || g.now()-began-time.Duration(cpuTime()-cpu) > heldUp
 		return err
 	}
 	if err := run(d); err != nil {

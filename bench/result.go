@@ -320,7 +320,7 @@ func (r *Result) Audited() string {
 		ratio := a.Kernel / a.Counted
 		least, most = min(least, ratio), max(most, ratio)
 	}
-	return fmt.Sprintf("The engines' count of their system calls was checked %d times: the kernel saw %.2f to %.2f times as many, Go's own on these threads included.",
+	return fmt.Sprintf("The engines' count of their system calls was checked %d times: the kernel saw %.2f to %.2f times as many, with Go's own on these threads and those that only ask a socket something.",
 		len(r.Audits), least, most)
 }
 

@@ -207,6 +207,9 @@ func (w Workload) pace() string {
 	if w.Surge > 0 {
 		return fmt.Sprintf("%.0f/s, surge %.0f/s", w.Rate, w.Surge)
 	}
+	if w.Share > 0 {
+		return fmt.Sprintf("%.0f/s, %.0f %% of the knee", w.Rate, 100*w.Share)
+	}
 	return fmt.Sprintf("%.0f/s", w.Rate)
 }
 
