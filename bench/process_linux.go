@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -122,6 +123,8 @@ func startOn(cmd *exec.Cmd, cpu int) error {
 		return fmt.Errorf("cannot pin the server to CPU %d: %w", cpu, err)
 	}
 	defer unix.SchedSetaffinity(0, &before)
+	// A ^C is for this process, which then ends the server when the sample is over.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd.Start()
 }
 

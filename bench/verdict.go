@@ -52,6 +52,9 @@ func (r *Result) Findings(a, b string) []Finding {
 	return all
 }
 
+// leastRounds is of how many the Mann-Whitney test can give p < 0.05.
+const leastRounds = 4
+
 // differ reports whether a difference was shown.
 func differ(ratio Interval, p float64) bool { return p < 0.05 && (ratio.Hi < 1 || ratio.Lo > 1) }
 
@@ -111,7 +114,9 @@ func (r *Result) Verdict(a, b string) string {
 func (r *Result) Control(name, again string) string {
 	findings := r.Findings(name, again)
 	var wrong []string
+	rounds := 0
 	for _, f := range findings {
+		rounds = max(rounds, f.Rounds)
 		if f.Winner != "" {
 			wrong = append(wrong, fmt.Sprintf("%s (ratio %s)", f.Workload, f.Ratio))
 		}
@@ -119,6 +124,8 @@ func (r *Result) Control(name, again string) string {
 	switch {
 	case len(findings) == 0:
 		return fmt.Sprintf("Control: %s was not measured against itself.", name)
+	case rounds < leastRounds:
+		return fmt.Sprintf("Control: %s was measured against itself, but no test can show a difference in fewer than %d rounds.", name, leastRounds)
 	case len(wrong) == 0:
 		return fmt.Sprintf("Control: %s against itself came out as no difference on every workload, as it should.", name)
 	}

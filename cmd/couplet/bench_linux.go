@@ -115,7 +115,12 @@ func newBenchCompare(c *common) *cobra.Command {
 	return &cobra.Command{
 		Use:   "compare A.json B.json",
 		Short: "Compare two results: what changed from A to B",
-		Args:  cobra.ExactArgs(2),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return fmt.Errorf("compare has %d files; want two, A.json B.json", len(args))
+			}
+			return nil
+		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			var results [2]*bench.Result
 			for i, path := range args {
@@ -204,6 +209,9 @@ func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 		return p, err
 	}
 	if len(b.workloads) == 0 {
+		if cmd.Flags().Changed("workload") {
+			return p, errors.New("--workload is empty; want " + names(kinds()) + ", or a file")
+		}
 		for _, name := range []string{"connections", "size", "depth", "rate"} {
 			if cmd.Flags().Changed(name) {
 				b.workloads = []string{string(bench.Echo)}
@@ -268,6 +276,9 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 	p, err := b.plan(cmd)
 	if err != nil {
 		return err
+	}
+	if b.json != "" && b.json == b.html {
+		return fmt.Errorf("--json and --html are both %s; want a file for each", b.json)
 	}
 	for _, path := range []string{b.json, b.html} {
 		if err := writable(path); err != nil {
