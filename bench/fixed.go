@@ -40,7 +40,7 @@ func (r *Result) SlowerKnee(w Workload, a, b string) (rate float64, slower strin
 func (r *Result) kneeBound(w Workload) bool {
 	w.Rate, w.Surge, w.Share = r.Knee, 0, 0
 	for _, c := range r.candidates("") {
-		if Median(r.Values(w.String(), c, func(s Sample) float64 { return s.GeneratorBusy })) > 0.8 {
+		if r.clientBound(w.String(), c) {
 			return true
 		}
 	}
@@ -101,11 +101,7 @@ func (r *Result) fixedRates() []fixedRate {
 		if f.Rounds == 0 {
 			continue
 		}
-		if differ(f.Ratio, f.P) {
-			if f.Winner = a; f.Ratio.Lo > 1 {
-				f.Winner = b
-			}
-		}
+		f.Winner = winner(a, b, f.Ratio, f.P)
 		var after [2][]float64
 		for i, c := range []string{a, b} {
 			median := func(v func(Sample) float64) float64 { return Median(r.Values(name, c, v)) }
@@ -113,7 +109,7 @@ func (r *Result) fixedRates() []fixedRate {
 				Name: c, Hue: hue(max(0, slices.Index(all, c))),
 				P50: median(func(s Sample) float64 { return s.P50US }), P99: median(func(s Sample) float64 { return s.P99US }),
 				P999:        median(func(s Sample) float64 { return s.P999US }),
-				ClientBound: median(func(s Sample) float64 { return s.GeneratorBusy }) > 0.8,
+				ClientBound: r.clientBound(name, c),
 			}
 			var steady, peak []float64
 			for _, one := range r.Of(name, c) {

@@ -29,6 +29,21 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// opened is an engine that is shut down with the test.
+func opened(t *testing.T, name string) couplet.Engine {
+	t.Helper()
+	e, err := engines.Open(name, couplet.Config{})
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		e.Shutdown(ctx)
+	})
+	return e
+}
+
 // batches checks that the sizes of batches and the number of events can be of the
 // same waits.
 func batches(t *testing.T, s couplet.Stats) {
@@ -62,15 +77,7 @@ func TestEveryWorkloadOnEveryEngine(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Run(name+"/"+w.String(), func(t *testing.T) {
-				e, err := engines.Open(name, couplet.Config{})
-				if err != nil {
-					t.Skip(err)
-				}
-				defer func() {
-					ctx, cancel := context.WithCancel(context.Background())
-					cancel()
-					e.Shutdown(ctx)
-				}()
+				e := opened(t, name)
 				l, err := bench.Serve(e, w)
 				if err != nil {
 					t.Fatal(err)

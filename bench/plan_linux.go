@@ -168,7 +168,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 			}
 		}
 		for round := range p.Rounds {
-			if !p.Until.IsZero() && time.Now().After(p.Until) {
+			if p.late() {
 				r.skip(Skipped{w.String(), "every candidate", fmt.Sprintf("the time was over after %d of %d rounds", round, p.Rounds)})
 				break
 			}
@@ -223,12 +223,15 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 	return r, nil
 }
 
+// late reports whether the time is over.
+func (p Plan) late() bool { return !p.Until.IsZero() && time.Now().After(p.Until) }
+
 // audit takes the samples that Audit asks for. One that fails is left out: what
 // fails, fails in the samples that count too.
 func (p Plan) audit(at site, r *Result, w Workload, able []Candidate) {
 	p.Duration, p.Retries = min(p.Duration, 250*time.Millisecond), 0
 	for _, c := range able {
-		if !c.counts() || w.Kind == Idle || r.Unaudited != "" || !p.Until.IsZero() && time.Now().After(p.Until) {
+		if !c.counts() || w.Kind == Idle || r.Unaudited != "" || p.late() {
 			continue
 		}
 		s, _, err := p.one(at, w, c, true, 0)

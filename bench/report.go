@@ -45,20 +45,12 @@ func (r *Result) WriteTable(out io.Writer) error {
 				fmt.Fprintf(w, "%s\t%s\t%.0f bytes per connection\n", name, c, median(func(s Sample) float64 { return s.BytesPerConn }))
 				continue
 			}
-			ratio, p, rounds := r.Compare(name, c, base)
-			to := ""
-			if rounds > 0 && c != base {
-				to = ratio.String()
-				if p >= 0.05 {
-					to += " ="
-				}
-			}
 			bound := ""
-			if median(func(s Sample) float64 { return s.GeneratorBusy }) > 0.8 {
+			if r.clientBound(name, c) {
 				bound = "client-bound"
 			}
 			fmt.Fprintf(w, "%s\t%s\t%.3g\t%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.2f\t%.2f\t%s\n", name, c,
-				median(Sample.CPU), to, median(Sample.Rate),
+				median(Sample.CPU), r.Versus(name, c, base), median(Sample.Rate),
 				median(func(s Sample) float64 { return s.P50US }), median(func(s Sample) float64 { return s.P99US }),
 				median(func(s Sample) float64 { return s.P999US }), median(func(s Sample) float64 { return s.Crossings }),
 				median(func(s Sample) float64 { return s.Mallocs }), bound)
@@ -85,6 +77,30 @@ func (r *Result) WriteTable(out io.Writer) error {
 	}
 	_, err := fmt.Fprintln(out, r.ledger())
 	return err
+}
+
+// Versus is the ratio of a candidate's CPU per unit to the baseline's with its
+// interval, for a table: "=" says that the test shows no difference. It is "" where
+// there is nothing to compare.
+func (r *Result) Versus(workload, candidate, baseline string) string {
+	if candidate == baseline {
+		return ""
+	}
+	ratio, p, rounds := r.Compare(workload, candidate, baseline)
+	switch {
+	case rounds == 0:
+		return ""
+	case p >= 0.05:
+		return ratio.String() + " ="
+	}
+	return ratio.String()
+}
+
+// clientBound reports whether the generator was the limit in most samples of a
+// candidate on a workload.
+func (r *Result) clientBound(workload, candidate string) bool {
+	busy := Median(r.Values(workload, candidate, func(s Sample) float64 { return s.GeneratorBusy }))
+	return Figures{GeneratorBusy: busy}.ClientBound()
 }
 
 func (r *Result) ledger() string {
@@ -139,7 +155,7 @@ func (r *Result) WriteMarkdown(out io.Writer, targets, aims []Target) error {
 	times := func(w Workload) bool { return w.Kind != Idle }
 	grid(times, func(w Workload, c string) string {
 		bound := ""
-		if Median(r.Values(w.String(), c, func(s Sample) float64 { return s.GeneratorBusy })) > 0.8 {
+		if r.clientBound(w.String(), c) {
 			bound = "*"
 		}
 		return fmt.Sprintf("%.3g%s", Median(r.Values(w.String(), c, Sample.CPU)), bound)

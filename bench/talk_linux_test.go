@@ -3,7 +3,6 @@ package bench_test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -147,16 +146,7 @@ func measure(t *testing.T, w bench.Workload, a net.Addr, warm, d time.Duration) 
 // served is w measured on an engine.
 func served(t *testing.T, engine string, w bench.Workload, d time.Duration) bench.Figures {
 	t.Helper()
-	e, err := engines.Open(engine, couplet.Config{})
-	if err != nil {
-		t.Skip(err)
-	}
-	defer func() {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		e.Shutdown(ctx)
-	}()
-	l, err := bench.Serve(e, w)
+	l, err := bench.Serve(opened(t, engine), w)
 	if err != nil {
 		t.Fatal(err)
 	}

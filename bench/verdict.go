@@ -42,18 +42,26 @@ func (r *Result) Findings(a, b string) []Finding {
 		if f.Rounds == 0 {
 			continue
 		}
-		if differ(f.Ratio, f.P) {
-			if f.Winner = a; f.Ratio.Lo > 1 {
-				f.Winner = b
-			}
-		}
+		f.Winner = winner(a, b, f.Ratio, f.P)
 		all = append(all, f)
 	}
 	return all
 }
 
-// leastRounds is of how many the Mann-Whitney test can give p < 0.05.
-const leastRounds = 4
+// winner is who of a and b has less by the ratio of a to b, or "" where no
+// difference was shown.
+func winner(a, b string, ratio Interval, p float64) string {
+	switch {
+	case !differ(ratio, p):
+		return ""
+	case ratio.Lo > 1:
+		return b
+	}
+	return a
+}
+
+// LeastRounds is of how many the Mann-Whitney test can give p < 0.05.
+const LeastRounds = 4
 
 // differ reports whether a difference was shown.
 func differ(ratio Interval, p float64) bool { return p < 0.05 && (ratio.Hi < 1 || ratio.Lo > 1) }
@@ -124,8 +132,8 @@ func (r *Result) Control(name, again string) string {
 	switch {
 	case len(findings) == 0:
 		return fmt.Sprintf("Control: %s was not measured against itself.", name)
-	case rounds < leastRounds:
-		return fmt.Sprintf("Control: %s was measured against itself, but no test can show a difference in fewer than %d rounds.", name, leastRounds)
+	case rounds < LeastRounds:
+		return fmt.Sprintf("Control: %s was measured against itself, but no test can show a difference in fewer than %d rounds.", name, LeastRounds)
 	case len(wrong) == 0:
 		return fmt.Sprintf("Control: %s against itself came out as no difference on every workload, as it should.", name)
 	}

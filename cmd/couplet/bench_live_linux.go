@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"strings"
@@ -8,10 +9,6 @@ import (
 
 	"couplet/bench"
 )
-
-// enough is how many rounds a ratio's interval needs: of three against three no
-// test can show a difference.
-const enough = 4
 
 // A liveTable shows a measurement as it goes: a line for each workload and
 // candidate, which one is being measured, and how far all of it is. It is drawn
@@ -123,16 +120,10 @@ func (l *liveLine) update(r *bench.Result, baseline string) {
 	base := r.Values(l.workload, baseline, bench.Sample.CPU)
 	switch {
 	case len(base) == 0:
-	case min(l.have, len(base)) < enough:
+	case min(l.have, len(base)) < bench.LeastRounds: // an interval would say nothing
 		l.to = fmt.Sprintf("%.2f", median(bench.Sample.CPU)/bench.Median(base))
 	default:
-		ratio, p, rounds := r.Compare(l.workload, l.candidate, baseline)
-		if rounds == 0 {
-			return
-		}
-		if l.to = ratio.String(); p >= 0.05 {
-			l.to += " ="
-		}
+		l.to = cmp.Or(r.Versus(l.workload, l.candidate, baseline), l.to)
 	}
 }
 

@@ -2,9 +2,7 @@
 
 package sock
 
-import (
-	"net"
-)
+import "net"
 
 // A Remote is the address of a TCP connection's other end in a third of the memory
 // that a *net.TCPAddr takes. The zero value is no address.
@@ -16,23 +14,23 @@ type Remote struct {
 
 // RemoteOf is a as a Remote. It reports whether a is all there: not a *net.TCPAddr, or
 // one with a zone, is not.
-func RemoteOf(a net.Addr) (p Remote, ok bool) {
+func RemoteOf(a net.Addr) (r Remote, ok bool) {
 	t, ok := a.(*net.TCPAddr)
 	if !ok || t.Zone != "" || len(t.IP) != 4 && len(t.IP) != 16 {
 		return Remote{}, false
 	}
-	p.port, p.size = uint16(t.Port), uint8(len(t.IP))
-	copy(p.ip[:], t.IP)
-	return p, true
+	r.port, r.size = uint16(t.Port), uint8(len(t.IP))
+	copy(r.ip[:], t.IP)
+	return r, true
 }
 
 // NetAddr makes the *net.TCPAddr anew, or is nil for the zero value.
-func (p *Remote) NetAddr() net.Addr {
-	if p.size == 0 {
+func (r *Remote) NetAddr() net.Addr {
+	if r.size == 0 {
 		return nil
 	}
 	a := new(tcpAddr)
-	a.ip = p.ip
-	a.IP, a.Port = a.ip[:p.size:p.size], int(p.port)
+	a.ip = r.ip
+	a.IP, a.Port = a.ip[:r.size:r.size], int(r.port)
 	return &a.TCPAddr
 }
