@@ -1,12 +1,12 @@
-// Package timers is the queue of a loop's timers: a heap ordered by deadline,
-// then by the order in which the timers were armed.
+// Package timers is the queue of a loop's timers, by deadline, then by the order in
+// which the timers were armed: a heap, and beside it lanes for timers that repeat.
 //
 // Times are monotonic nanoseconds since an epoch of the owner's choice, so that
 // a simulated clock serves as well as the real one. Nothing here reads a clock,
 // and nothing is safe for concurrent use: a queue belongs to its loop.
 //
 // Timers are intrusive. To arm, to disarm and to arm again allocates nothing
-// beyond the growth of the heap itself.
+// beyond the growth of the queue itself.
 package timers
 
 import (
@@ -30,11 +30,14 @@ type Timer struct {
 
 	at     time.Duration
 	missed int
-	index  int // place in the heap plus one; 0 when idle
+	lane   int32 // 0 when idle, inHeap, or the number of its lane plus one
+	index  int32 // place there
 }
 
+const inHeap = -1
+
 // Pending reports whether t is in a queue.
-func (t *Timer) Pending() bool { return t.index != 0 }
+func (t *Timer) Pending() bool { return t.lane != 0 }
 
 // At is the deadline that t was last armed with.
 func (t *Timer) At() time.Duration { return t.at }
@@ -68,9 +71,11 @@ func Deadline(now, d time.Duration) time.Duration {
 
 // Queue holds armed timers. The zero value is empty and ready to use.
 type Queue struct {
-	heap []entry
-	seq  uint64
-	fine int // timers in heap that are Fine
+	heap  []entry
+	lanes []lane
+	seq   uint64
+	len   int
+	fine  int // timers that are Fine
 }
 
 // entry repeats the timer's keys, so that the heap is ordered without touching
@@ -92,45 +97,97 @@ const arity = 4
 // Add arms t for the time at, after those already armed for it. A timer that
 // is pending is moved.
 func (q *Queue) Add(t *Timer, at time.Duration) {
-	t.at = at
 	e := entry{at, q.seq, t}
 	q.seq++
-	if t.index != 0 {
-		q.settle(t.index-1, e)
+	if t.lane == inHeap && t.Period == 0 {
+		t.at = at
+		q.settle(int(t.index), e)
 		return
 	}
+	q.Remove(t)
+	t.at = at
+	q.len++
 	if t.Fine {
 		q.fine++
 	}
+	if t.Period > 0 {
+		if i := q.laneOf(t.Period); i >= 0 && q.lanes[i].fits(at) {
+			q.lanes[i].push(e, i)
+			return
+		}
+	}
+	t.lane = inHeap
 	q.heap = append(q.heap, e)
 	q.settle(len(q.heap)-1, e)
 }
 
+// laneOf is the lane for a period, one that is empty, or -1 if all are taken.
+func (q *Queue) laneOf(period time.Duration) int {
+	free := -1
+	for i := range q.lanes {
+		switch l := &q.lanes[i]; {
+		case l.period == period:
+			return i
+		case l.live == 0:
+			free = i
+		}
+	}
+	if free < 0 && len(q.lanes) < lanes {
+		free = len(q.lanes)
+		q.lanes = append(q.lanes, lane{})
+	}
+	if free >= 0 {
+		q.lanes[free].period = period
+	}
+	return free
+}
+
 // Remove disarms t. It reports whether t was pending.
 func (q *Queue) Remove(t *Timer) bool {
-	if t.index == 0 {
+	if t.lane == 0 {
 		return false
 	}
-	i, last := t.index-1, len(q.heap)-1
+	q.len--
+	if t.Fine {
+		q.fine--
+	}
+	if t.lane != inHeap {
+		q.lanes[t.lane-1].remove(t)
+		return true
+	}
+	i, last := int(t.index), len(q.heap)-1
 	moved := q.heap[last]
 	q.heap[last] = entry{}
 	q.heap = q.heap[:last]
 	if i < last {
 		q.settle(i, moved)
 	}
-	t.index = 0
-	if t.Fine {
-		q.fine--
-	}
+	t.lane = 0
 	return true
+}
+
+// first is the entry that is due first, or nil.
+func (q *Queue) first() *entry {
+	var first *entry
+	if len(q.heap) > 0 {
+		first = &q.heap[0]
+	}
+	for i := range q.lanes {
+		if l := &q.lanes[i]; l.live > 0 {
+			if e := l.at(l.first); first == nil || e.before(first) {
+				first = e
+			}
+		}
+	}
+	return first
 }
 
 // Next is the earliest deadline; ok is false where no timer is armed.
 func (q *Queue) Next() (at time.Duration, ok bool) {
-	if len(q.heap) == 0 {
-		return 0, false
+	if e := q.first(); e != nil {
+		return e.at, true
 	}
-	return q.heap[0].at, true
+	return 0, false
 }
 
 // Wake is when to look for due timers next, if nothing else happens: at the
@@ -151,10 +208,11 @@ func (q *Queue) Wake() (at time.Duration, ok bool) {
 // that its own callbacks arm: those wait for a later turn. A timer that repeats
 // is armed for its next time at once.
 func (q *Queue) PopDue(now time.Duration, before uint64) *Timer {
-	if len(q.heap) == 0 || q.heap[0].at > now || q.heap[0].seq >= before {
+	e := q.first()
+	if e == nil || e.at > now || e.seq >= before {
 		return nil
 	}
-	t := q.heap[0].t
+	t := e.t
 	if t.Period > 0 {
 		next := t.nextAt(now)
 		t.missed = int((next-t.at)/t.Period) - 1
@@ -169,7 +227,7 @@ func (q *Queue) PopDue(now time.Duration, before uint64) *Timer {
 func (q *Queue) Seq() uint64 { return q.seq }
 
 // Len is the number of timers armed.
-func (q *Queue) Len() int { return len(q.heap) }
+func (q *Queue) Len() int { return q.len }
 
 // settle puts e where it belongs, beginning at the vacant place i.
 func (q *Queue) settle(i int, e entry) {
@@ -203,5 +261,5 @@ func (q *Queue) settle(i int, e entry) {
 
 func (q *Queue) place(i int, e entry) {
 	q.heap[i] = e
-	e.t.index = i + 1
+	e.t.index = int32(i)
 }
