@@ -20,7 +20,8 @@ type Figures struct {
 	// to do. It never sleeps, so its CPU time says nothing.
 	GeneratorBusy float64
 	// Others is the share of one CPU that everything else on the server's machine
-	// used, and GeneratorOthers on the generator's where that is another.
+	// used, or that other machines of its host took from it, and GeneratorOthers
+	// that of the generator's where that is another.
 	Others, GeneratorOthers float64
 	// Before and After are the server's reports at both ends.
 	Before, After Report
@@ -38,7 +39,7 @@ type Figures struct {
 // nothing of the server.
 func (f Figures) ClientBound() bool { return f.GeneratorBusy > 0.8 }
 
-// Disturbed reports whether other processes used more than 15 % of a CPU. Some
+// Disturbed reports whether others took more than 15 % of a CPU. Some
 // percent are there on a quiet machine too: kernel threads, and the rounding of
 // /proc/stat.
 func (f Figures) Disturbed() bool { return max(f.Others, f.GeneratorOthers) > disturbed }

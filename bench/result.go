@@ -66,7 +66,8 @@ type Sample struct {
 	GeneratorBusy float64 `json:"generator_busy"`
 	ClientBound   bool    `json:"client_bound"`
 	// Others is the share of one CPU that everything else on the server's machine
-	// used, and GeneratorOthers on the generator's where that is another.
+	// used, or that other machines of its host took from it, and GeneratorOthers
+	// that of the generator's where that is another.
 	// Retries is how often the sample was thrown away and taken again because
 	// that was too much (Figures.Disturbed).
 	Others          float64 `json:"others_cpu"`
