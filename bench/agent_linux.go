@@ -42,9 +42,9 @@ type Agent struct {
 // Errors of Agent.Serve.
 var (
 	// ErrTokens says that three wrong tokens were tried.
-	ErrTokens = errors.New("bench: there were three wrong tokens; start the agent anew, with another one")
+	ErrTokens = errors.New("there were three wrong tokens; start the agent anew, with another one")
 	// ErrUnused says that nobody came while the token was good.
-	ErrUnused = errors.New("bench: nobody used the token in time; start the agent anew")
+	ErrUnused = errors.New("nobody used the token in time; start the agent anew")
 )
 
 // Serve takes clients from l until a session is over (see Keep), and closes l. The

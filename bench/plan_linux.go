@@ -93,7 +93,7 @@ func (p Plan) withDefaults() (Plan, error) {
 		}
 		p.ServerCPU, p.Procs = p.Remote.cpu, 1
 		if most := p.Remote.serverLimit; p.Warm+p.Duration > most/2 {
-			return p, fmt.Errorf("bench: a sample of %v and %v of warm-up is too long for the agent, which lets a server live for %v; take shorter ones", p.Duration, p.Warm, most)
+			return p, fmt.Errorf("a sample of %v and %v of warm-up is too long for the agent, which lets a server live for %v; take shorter ones", p.Duration, p.Warm, most)
 		}
 	}
 	if p.ServerCPU == 0 && p.ClientCPU == 0 && runtime.NumCPU() > 1 {
@@ -108,7 +108,7 @@ func (p Plan) withDefaults() (Plan, error) {
 		p.Workloads[i] = w
 	}
 	if p.Rounds < 0 || p.Duration < 0 || p.Warm < 0 || p.Procs < 0 {
-		return p, fmt.Errorf("bench: rounds, durations and processors must not be negative")
+		return p, fmt.Errorf("rounds, durations and processors must not be negative")
 	}
 	return p, nil
 }

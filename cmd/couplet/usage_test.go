@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -10,7 +11,7 @@ import (
 )
 
 // What is wrong with a command line is said in one line, which names the value
-// and what would be right; the exit status is 2.
+// and what would be right, and once who says it; the exit status is 2.
 func TestBadInput(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -133,6 +134,9 @@ func TestBadInput(t *testing.T) {
 		o := couple(t, strings.Fields(c.args)...)
 		if o.status != 2 || o.stdout != "" || strings.Count(o.stderr, "\n") != 1 || !strings.HasPrefix(o.stderr, "couplet: ") {
 			t.Errorf("couplet %s: status %d, stdout %q, stderr %q; want 2 and one line", c.args, o.status, o.stdout, o.stderr)
+		}
+		if prefix := regexp.MustCompile(`\b(bench|poetry|strconv[.\w]*): |: couplet: `); prefix.MatchString(o.stderr) {
+			t.Errorf("couplet %s says %q, in which %q is the program's own affair", c.args, o.stderr, prefix.FindString(o.stderr))
 		}
 		for _, says := range c.says {
 			if !strings.Contains(o.stderr, says) {
