@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
@@ -15,8 +17,18 @@ import (
 var (
 	_ pflag.Value = (*duration)(nil)
 	_ pflag.Value = (*number)(nil)
+	_ pflag.Value = (*perSecond)(nil)
 	_ pflag.Value = (*choice)(nil)
 )
+
+// flagError is err, of a flag of cmd, with what would be right.
+func flagError(cmd *cobra.Command, err error) error {
+	var bad *pflag.InvalidValueError
+	if errors.As(err, &bad) && bad.GetFlag().Value.Type() == "bool" { // of which pflag tells how they are parsed
+		err = fmt.Errorf("invalid argument %q for \"--%s\" flag: want true or false", bad.GetValue(), bad.GetFlag().Name)
+	}
+	return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
+}
 
 // A duration is a Go duration or plain seconds, and not negative.
 type duration time.Duration
@@ -64,6 +76,21 @@ func (n *number) Set(s string) error {
 		return fmt.Errorf("want a whole number from %d to %d", n.min, n.max)
 	}
 	*n.value = v
+	return nil
+}
+
+// A perSecond is how many messages a second there are to be; 0 is no clock.
+type perSecond float64
+
+func (r *perSecond) String() string { return strconv.FormatFloat(float64(*r), 'g', -1, 64) }
+func (r *perSecond) Type() string   { return "float" }
+
+func (r *perSecond) Set(s string) error {
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(v >= 0 && v <= 1e8) {
+		return errors.New("want messages per second, from 0 to 100 million")
+	}
+	*r = perSecond(v)
 	return nil
 }
 
