@@ -191,15 +191,15 @@ func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 		}
 		p.Candidates = slices.Concat(bench.Rungs(), b.peers)
 	}
+	if err := bench.CheckCandidates(p.Candidates); err != nil {
+		return p, err
+	}
 	if len(p.Candidates) < 2 {
 		return p, fmt.Errorf("--engines is %q; want two or more to compare, such as uring,epoll", strings.Join(b.engines, ","))
 	}
 	p.Baseline = p.Candidates[1]
-	if b.control {
-		p.Candidates = append(p.Candidates, p.Candidates[0]+"/2")
-	}
-	if err := bench.CheckCandidates(p.Candidates); err != nil {
-		return p, err
+	if again := p.Candidates[0] + "/2"; b.control && !slices.Contains(p.Candidates, again) {
+		p.Candidates = append(p.Candidates, again)
 	}
 	if err := b.checkRemote(cmd, p.Candidates); err != nil {
 		return p, err
