@@ -33,7 +33,7 @@ type benchmark struct {
 }
 
 func newBench(c *common) *cobra.Command {
-	cmd := newBenchOf(&benchmark{common: c, seed: 1})
+	cmd := newBenchOf(&benchmark{common: c})
 	cmd.AddCommand(newBenchCompare(c), newBenchAgent(c))
 	return cmd
 }
@@ -57,7 +57,9 @@ waits, and the generator here.
 A FILE describes a load of your own in YAML: the sizes of requests and answers as
 distributions, the pause between them, how long a connection lives. bench/workloads
 has examples, docs/reading-a-report.md every key. --connections, --depth and --rate
-go before what the file says; --size does not go with a file.
+go before what the file says; --size does not go with a file. To measure several,
+put commas between them, or give --workload again, as files with a comma in their
+name need it.
 
 Without --workload it measures ` + strings.Join(defaultNames(), ", ") + `,
 how engines behave from a tenth to twice of what the slower one can do, their
@@ -75,10 +77,11 @@ flags should take is said when it begins; on a terminal a table shows how far it
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd) },
 	}
+	b.engines, b.seed = []string{"uring", "epoll"}, 1
 	f := cmd.Flags()
-	f.StringSliceVarP(&b.workloads, "workload", "w", nil, "what to measure: "+names(append(kinds(), "a `FILE`")))
-	f.StringSliceVar(&b.engines, "engines", []string{"uring", "epoll"}, "who is compared; the verdict is about the first two")
-	f.StringSliceVar(&b.peers, "peers", nil, "other libraries beside them: gnet, nbio, netpoll, net, c-uring, c-epoll (from a checkout)")
+	f.VarP(&list{value: &b.workloads, files: true}, "workload", "w", "what to measure: "+names(append(kinds(), "a `FILE`")))
+	f.Var(&list{value: &b.engines}, "engines", "who is compared; the verdict is about the first two")
+	f.Var(&list{value: &b.peers}, "peers", "other libraries beside them: gnet, nbio, netpoll, net, c-uring, c-epoll (from a checkout)")
 	f.Var(&number{&b.connections, 1, 500_000}, "connections", "connections (64 by default, 1000 for slow-poems)")
 	f.Var(&number{&b.size, 1, 1 << 24}, "size", "bytes of a message or chunk (64 by default, 10 for slow-poems)")
 	f.Var(&number{&b.depth, 1, 1 << 16}, "depth", "messages in flight on each connection (1 by default, 16 for pipelined)")

@@ -113,6 +113,28 @@ func TestWorkloadFileWinsOverName(t *testing.T) {
 	}
 }
 
+// A workload file with a comma in its name was taken for two workloads.
+func TestACommaInTheNameOfAWorkloadFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "echo,churn"), []byte("reponse: 1"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ args, want string }{
+		{"-w echo,churn", `"reponse"`},
+		{"-w echo -w echo,churn", `"reponse"`},
+		{"-w churn,echo", "cannot write"},
+		{"-w echo,knitting", `"knitting"`},
+		{"-w churn -w knitting", `"knitting"`},
+	} {
+		cmd := exec.Command(binary, append([]string{"bench", "--json", "no/such.json"}, strings.Fields(c.args)...)...)
+		cmd.Dir = dir
+		if o := beginCmd(t, cmd).end().want(t, 2); !strings.Contains(o.stderr, c.want) {
+			t.Errorf("%s: stderr %q, want %q", c.args, o.stderr, c.want)
+		}
+	}
+}
+
 // What was measured before an interrupt is written, and marked. A ^C is for all
 // processes of the terminal: the server under measurement died of it, and what was
 // measured of a dead server was a sample.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ var (
 	_ pflag.Value = (*number)(nil)
 	_ pflag.Value = (*perSecond)(nil)
 	_ pflag.Value = (*choice)(nil)
+	_ pflag.Value = (*list)(nil)
 )
 
 // flagError is err, of a flag of cmd, with what would be right.
@@ -114,6 +116,37 @@ func (c *choice) Set(s string) error {
 		return err
 	}
 	*c.value = s
+	return nil
+}
+
+// A list is words with commas between them, and more of them where the flag is
+// given again.
+type list struct {
+	value *[]string
+	files bool // a value that is a file is one word, commas and all
+	given bool // before that the value is the default
+}
+
+func (l *list) String() string {
+	if l.value == nil {
+		return ""
+	}
+	return strings.Join(*l.value, ",")
+}
+
+func (l *list) Type() string { return "strings" }
+
+func (l *list) Set(s string) error {
+	if !l.given {
+		l.given, *l.value = true, nil
+	}
+	words := []string{s}
+	if _, err := os.Stat(s); !l.files || err != nil {
+		words = strings.Split(s, ",")
+	}
+	if s != "" {
+		*l.value = append(*l.value, words...)
+	}
 	return nil
 }
 
