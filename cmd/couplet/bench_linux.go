@@ -58,8 +58,8 @@ A FILE describes a load of your own in YAML: the sizes of requests and answers a
 distributions, the pause between them, how long a connection lives. bench/workloads
 has examples, docs/reading-a-report.md every key. --connections, --depth and --rate
 go before what the file says; --size does not go with a file. To measure several,
-put commas between them, or give --workload again, as files with a comma in their
-name need it.
+put commas between them, or give --workload again, which also does for files with
+a comma in their name.
 
 Without --workload it measures ` + strings.Join(defaultNames(), ", ") + `,
 how engines behave from a tenth to twice of what the slower one can do, their

@@ -28,6 +28,7 @@ func TestBadInput(t *testing.T) {
 	deep := file(t, "deep.yaml", "request: 200\nresponse: 512\ndepth: 2\n")
 	misspelt := file(t, "misspelt.yaml", "request: 200\n\nreponse: 512\n")
 	unit := file(t, "unit.yaml", "request: 4KB\nresponse: 512\n")
+	tab := file(t, "tab.yaml", "request: 200\n\tresponse: 512\n")
 	empty := file(t, "empty.yaml", "")
 	torn := file(t, "torn.yaml", "request: [200\n")
 
@@ -91,6 +92,7 @@ func TestBadInput(t *testing.T) {
 		{"bench --workload " + plain, []string{plain + ":1", `"text"`, "request", "lifetime"}},
 		{"bench --workload " + empty, []string{empty, "empty", "request: 200"}},
 		{"bench --workload " + torn, []string{torn + ":1", "not YAML"}},
+		{"bench --workload " + tab, []string{tab + ":2", "not YAML", "indent with spaces"}},
 		{"bench --workload " + misspelt, []string{misspelt + ":3", `"reponse"`, "response"}},
 		{"bench --workload " + unit, []string{unit + ":1", `"4KB"`, "4KiB"}},
 		{"bench --workload " + load + " --size 64", []string{load, "size", "request and response"}},
