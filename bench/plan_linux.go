@@ -169,7 +169,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 		}
 		for round := range p.Rounds {
 			if p.late() {
-				r.skip(Skipped{w.String(), "every candidate", fmt.Sprintf("the time was over after %d of %d rounds", round, p.Rounds)})
+				r.skip(Skipped{w.String(), "every candidate", fmt.Sprintf("the time was over after %d of %s", round, plural(p.Rounds, "round"))})
 				break
 			}
 			if round%2 == 0 {

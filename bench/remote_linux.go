@@ -39,7 +39,7 @@ func (l lost) Unwrap() error { return l.error }
 func Dial(ctx context.Context, address, token string) (*Remote, error) {
 	key, err := hex.DecodeString(token)
 	if err != nil || len(key) != tokenBytes {
-		return nil, fmt.Errorf("a token has %d hexadecimal digits, and this has %d characters: %w", 2*tokenBytes, len(token), ErrToken)
+		return nil, fmt.Errorf("a token has %d hexadecimal digits, and this has %s: %w", 2*tokenBytes, plural(len(token), "character"), ErrToken)
 	}
 	conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -103,7 +103,7 @@ func (r *Remote) Close() error { return r.wire.conn.Close() }
 
 // String tells of the agent's machine and limits, in a line.
 func (r *Remote) String() string {
-	text := fmt.Sprintf("Servers run on %s (Linux %s, %d CPUs, io_uring tier %s), for at most %v in all.", r.machine.Host, r.machine.Kernel, r.machine.CPUs, r.machine.Tier, r.timeLimit)
+	text := fmt.Sprintf("Servers run on %s (Linux %s, %s, io_uring tier %s), for at most %v in all.", r.machine.Host, r.machine.Kernel, plural(r.machine.CPUs, "CPU"), r.machine.Tier, r.timeLimit)
 	if r.oneMachine {
 		text += " That is this very machine."
 	}

@@ -320,8 +320,8 @@ func (r *Result) Audited() string {
 		ratio := a.Kernel / a.Counted
 		least, most = min(least, ratio), max(most, ratio)
 	}
-	return fmt.Sprintf("The engines' count of their system calls was checked %d times: the kernel saw %.2f to %.2f times as many, with Go's own on these threads and those that only ask a socket something.",
-		len(r.Audits), least, most)
+	return fmt.Sprintf("The engines' count of their system calls was checked %s: the kernel saw %.2f to %.2f times as many, with Go's own on these threads and those that only ask a socket something.",
+		plural(len(r.Audits), "time"), least, most)
 }
 
 // skip notes s, once: what fails in one round often fails in all.

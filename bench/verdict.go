@@ -70,8 +70,8 @@ func differ(ratio Interval, p float64) bool { return p < 0.05 && (ratio.Hi < 1 |
 // 64 x 64 KiB, depth 1 (95 % CI 14..22 %)".
 func (f Finding) String() string {
 	if f.Winner == "" {
-		return fmt.Sprintf("no difference in %s between %s and %s for %s was shown (95 %% CI of the ratio %.2f..%.2f, %d rounds)",
-			f.Figure, f.A, f.B, f.Workload, f.Ratio.Lo, f.Ratio.Hi, f.Rounds)
+		return fmt.Sprintf("no difference in %s between %s and %s for %s was shown (95 %% CI of the ratio %.2f..%.2f, %s)",
+			f.Figure, f.A, f.B, f.Workload, f.Ratio.Lo, f.Ratio.Hi, plural(f.Rounds, "round"))
 	}
 	loser, ratio := f.B, f.Ratio
 	if f.Winner == f.B {

@@ -1,6 +1,10 @@
 package bench_test
 
 import (
+	"bytes"
+	"io"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -79,5 +83,41 @@ func TestVerdictStaysASentence(t *testing.T) {
 	r.Workloads = r.Workloads[1:]
 	if got := r.Verdict("uring", "epoll"); !strings.HasSuffix(got, "no difference between uring and epoll was shown for any of 4 workloads.") {
 		t.Errorf("verdict %q", got)
+	}
+}
+
+// Reports said "1 samples" and "1 rounds".
+func TestOneIsNoPlural(t *testing.T) {
+	r := compared(bench.Workload{Kind: bench.Echo, Connections: 1, Size: 64, Depth: 1, Rate: 100, Surge: 200, Share: .5}, 1)
+	r.Manifest.Rounds, r.Manifest.Baseline = 1, "epoll"
+	r.Manifest.Network = &bench.Network{GeneratorMachine: bench.Machine{CPUs: 1}}
+	for i := range r.Samples {
+		r.Samples[i].Workers, r.Samples[i].Retries = 1, 1
+		r.Samples[i].Recovery = &bench.Recovery{Surge: 200, SurgeMS: 1, StepMS: 1, P99US: []float64{1, 1}, Unsent: 1}
+	}
+	r.Audits = []bench.Audit{{Counted: 1, Kernel: 1}}
+	var said bytes.Buffer
+	said.WriteString(bench.Workload{Kind: bench.Custom, Connections: 1, Spec: &bench.Spec{Name: "web"}}.String())
+	for _, write := range []func(io.Writer) error{r.WriteTable, r.WriteFixedRates, r.WriteHTML} {
+		if err := write(&said); err != nil {
+			t.Fatal(err)
+		}
+	}
+	said.WriteString(r.Verdict("uring", "epoll") + r.Findings("uring", "epoll")[0].String())
+	r.Samples = r.Samples[:1]
+	r.Samples[0].Errors = map[string]int64{"bytes wrong": 1}
+	r.WriteTable(&said)
+	r.WriteHTML(&said)
+	ones := regexp.MustCompile(`\b1 (samples?|rounds?|times?|messages?|connections?|CPUs?|worker threads?)\b`)
+	found := ones.FindAllString(said.String(), -1)
+	for _, text := range found {
+		if strings.HasSuffix(text, "s") {
+			t.Errorf("%q is said", text)
+		}
+	}
+	for _, want := range []string{"1 sample", "1 round", "1 time", "1 message", "1 connection", "1 CPU", "1 worker thread"} {
+		if !slices.Contains(found, want) {
+			t.Errorf("%q is said nowhere", want)
+		}
 	}
 }

@@ -119,7 +119,7 @@ func newBenchCompare(c *common) *cobra.Command {
 		Short: "Compare two results: what changed from A to B",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return fmt.Errorf("compare has %d files; want two, A.json B.json", len(args))
+				return fmt.Errorf("compare has %s; want two, A.json B.json", plural(len(args), "file"))
 			}
 			return nil
 		},
@@ -294,7 +294,7 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 		defer p.Remote.Close()
 	}
 	if !b.quiet {
-		fmt.Fprintf(b.stderr, "couplet: %d samples, which should take about %s, and at most %s\n", samples, roundly(takes), roundly(most))
+		fmt.Fprintf(b.stderr, "couplet: %s, which should take about %s, and at most %s\n", plural(samples, "sample"), roundly(takes), roundly(most))
 	}
 	show := b.progress(p.Baseline)
 	plans := b.course(p)
