@@ -80,8 +80,8 @@ func (r *Result) WriteTable(out io.Writer) error {
 }
 
 // Versus is the ratio of a candidate's CPU per unit to the baseline's with its
-// interval, for a table: "=" says that the test shows no difference. It is "" where
-// there is nothing to compare.
+// interval, for a table: "=" says that no difference was shown, by the rule of
+// Findings. It is "" where there is nothing to compare.
 func (r *Result) Versus(workload, candidate, baseline string) string {
 	if candidate == baseline {
 		return ""
@@ -90,7 +90,7 @@ func (r *Result) Versus(workload, candidate, baseline string) string {
 	switch {
 	case rounds == 0:
 		return ""
-	case p >= 0.05:
+	case !differ(ratio, p):
 		return ratio.String() + " ="
 	}
 	return ratio.String()

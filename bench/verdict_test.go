@@ -56,6 +56,28 @@ func TestVerdictSaysNoDifference(t *testing.T) {
 	}
 }
 
+// The table showed a difference where the test alone does, of which the verdict knew
+// nothing: two rounds say the contrary.
+func TestTableAndVerdictAgree(t *testing.T) {
+	echo := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1}
+	r := compared(echo, 1, 1, 1, 1, 1, 1, 1)
+	r.Manifest.Baseline = "epoll"
+	cost := map[string][]float64{"uring": {1, 2, 3, 4, 5, 9, 10}, "epoll": {11, 12, 13, 14, 8, 6, 7}}
+	for i := range r.Samples {
+		r.Samples[i].UserUS = cost[r.Samples[i].Candidate][r.Samples[i].Round]
+	}
+	if _, p, _ := r.Compare(echo.String(), "uring", "epoll"); p >= .05 {
+		t.Fatalf("p is %v", p)
+	}
+	if got := r.Verdict("uring", "epoll"); !strings.Contains(got, "no difference") {
+		t.Errorf("verdict %q", got)
+	}
+	var table bytes.Buffer
+	if err := r.WriteTable(&table); err != nil || !strings.Contains(table.String(), "] =") {
+		t.Errorf("the table has no =:\n%s", &table)
+	}
+}
+
 // Samples with errors in their ledger decide nothing.
 func TestVerdictIgnoresSamplesWithErrors(t *testing.T) {
 	echo := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1}
