@@ -204,7 +204,7 @@ func (r *Result) page() page {
 		p.Title = fmt.Sprintf("%s and %s · couplet bench", a, b)
 		p.Findings = r.findingRows(a, b)
 		won := map[string]int{}
-		for _, f := range p.Findings {
+		for _, f := range once(r.Findings(a, b)) {
 			won[f.Winner]++
 		}
 		p.Tally = []tally{{a, won[a], p.hue(a)}, {b, won[b], p.hue(b)}, {"no difference", won[""], -1}}

@@ -92,6 +92,25 @@ func TestVerdictIgnoresSamplesWithErrors(t *testing.T) {
 	}
 }
 
+// A load by the clock took no part beside a closed loop, though it was no rate of
+// that one.
+func TestVerdictIsAboutOpenLoopsToo(t *testing.T) {
+	shape := bench.Workload{Kind: bench.Echo, Connections: 1, Size: 64, Depth: 1}
+	r := compared(shape, 1.02, .98, 1.01, .99, 1, 1.03, .97)
+	rate := shape
+	rate.Rate, rate.Share = 1000, .5
+	r.Append(compared(rate, .80, .82, .81, .79, .80, .81, .80))
+	if got := r.Verdict("uring", "epoll"); !strings.HasSuffix(got, "no difference between uring and epoll was shown for echo 1 x 64 B, depth 1.") {
+		t.Errorf("verdict %q", got)
+	}
+	other := rate
+	other.Connections, other.Share = 5, 0
+	r.Append(compared(other, .80, .82, .81, .79, .80, .81, .80))
+	if got := r.Verdict("uring", "epoll"); !strings.Contains(got, "uring uses 20 % less CPU than epoll for echo 5 x 64 B at 1000/s") || strings.Contains(got, "knee") {
+		t.Errorf("verdict %q", got)
+	}
+}
+
 // Many workloads without a difference are counted, not listed.
 func TestVerdictStaysASentence(t *testing.T) {
 	r := compared(bench.Workload{Kind: bench.Echo, Connections: 1, Size: 64, Depth: 1}, .80, .82, .81, .79, .80, .81, .80)
