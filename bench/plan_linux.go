@@ -223,6 +223,16 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 	return r, nil
 }
 
+// Unserved are those of p's workloads that a candidate does not serve: it is left
+// out of them, which Result.Skipped tells.
+func (p Plan) Unserved(candidate string) []Workload {
+	c, err := find(candidate)
+	if q, e := p.withDefaults(); e == nil {
+		p = q
+	}
+	return slices.DeleteFunc(slices.Clone(p.Workloads), func(w Workload) bool { return err == nil && c.serves(w) })
+}
+
 // late reports whether the time is over.
 func (p Plan) late() bool { return !p.Until.IsZero() && time.Now().After(p.Until) }
 

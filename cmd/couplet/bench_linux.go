@@ -236,7 +236,21 @@ func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 			p.Workloads = []bench.Workload{p.Workloads[0], p.Workloads[2], p.Workloads[3]}
 		}
 	}
+	for _, name := range p.Candidates {
+		if left := p.Unserved(name); len(left) == len(p.Workloads) {
+			return p, fmt.Errorf("%s does not serve %s; leave it out, or measure what it does serve, such as echo", name, listed(left))
+		}
+	}
 	return p, nil
+}
+
+// listed is workloads in a sentence.
+func listed(workloads []bench.Workload) string {
+	var all []string
+	for _, w := range workloads {
+		all = append(all, w.String())
+	}
+	return strings.Join(all, "; ")
 }
 
 // workload is what one value of --workload stands for, with what the flags say. A
@@ -295,6 +309,11 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 	}
 	if !b.quiet {
 		fmt.Fprintf(b.stderr, "couplet: %s, which should take about %s, and at most %s\n", plural(samples, "sample"), roundly(takes), roundly(most))
+		for _, name := range p.Candidates {
+			if left := p.Unserved(name); len(left) > 0 {
+				fmt.Fprintf(b.stderr, "couplet: %s is left out of what it does not serve: %s\n", name, listed(left))
+			}
+		}
 	}
 	show := b.progress(p.Baseline)
 	plans := b.course(p)
