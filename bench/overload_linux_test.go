@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -113,6 +114,57 @@ func TestWhatIsTakenAgainHasItsTime(t *testing.T) {
 		if s.await(time.Second, func(time.Duration) { t.Error("it waited") }) || s != before {
 			t.Errorf("%+v had time for a second, and is %+v", before, s)
 		}
+	}
+}
+
+// A noisy site has others at work, and one server, in this process.
+type noisy struct {
+	server netip.AddrPort
+	used   int64
+	waits  int
+}
+
+func (n *noisy) prepare(Candidate) error                          { return nil }
+func (n *noisy) start(Candidate, Workload, bool) (subject, error) { return n, nil }
+func (n *noisy) awaitQuiet(time.Duration)                         { n.waits++ }
+func (n *noisy) load() string                                     { return "" }
+func (n *noisy) address() netip.AddrPort                          { return n.server }
+func (n *noisy) engine() string                                   { return "" }
+func (n *noisy) said() string                                     { return "" }
+func (n *noisy) stop() error                                      { return nil }
+
+func (n *noisy) ask(string) (Report, error) {
+	n.used += time.Hour.Microseconds()
+	return Report{MachineUS: n.used}, nil
+}
+
+// A plan was silent while it waited for a quiet machine, for half a minute.
+func TestAPlanTellsThatItWaits(t *testing.T) {
+	e, err := engines.Open("epoll", couplet.Config{})
+	if err != nil {
+		t.Skip(err)
+	}
+	defer func() {
+		e.Stop()
+		<-e.Done()
+	}()
+	w, err := Workload{Kind: Echo, Connections: 1}.WithDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := Serve(e, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	site := &noisy{server: l.Addr().(*net.TCPAddr).AddrPort()}
+	var said strings.Builder
+	p := Plan{Warm: time.Millisecond, Duration: 10 * time.Millisecond, Retries: 1, spare: new(spare), progress: &said}
+	s, _, err := p.one(site, w, Candidate{Name: "epoll"}, false, 0)
+	if err != nil || s.Retries != 1 || site.waits != 1 {
+		t.Fatalf("%v, taken again %d times after %d waits", err, s.Retries, site.waits)
+	}
+	if line := said.String(); strings.Count(line, "\n") != 1 || !strings.Contains(line, "echo 1 x 64 B, depth 1") || !strings.Contains(line, "or in 30 s") {
+		t.Errorf("it says %q", line)
 	}
 }
 

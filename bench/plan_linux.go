@@ -68,7 +68,8 @@ type Plan struct {
 	// couplet's own engines are served for (see CheckRemote).
 	Remote *Remote
 
-	spare *spare
+	spare    *spare
+	progress io.Writer
 }
 
 func (p Plan) withDefaults() (Plan, error) {
@@ -113,7 +114,8 @@ func (p Plan) withDefaults() (Plan, error) {
 	return p, nil
 }
 
-// Run measures, and writes a line per sample to progress. It pins this whole
+// Run measures, and writes a line per sample to progress, and one before it waits
+// for a quiet machine. It pins this whole
 // process to ClientCPU. What a candidate cannot do, or fails to do, is told in
 // the Result; the error is for a plan that cannot be right, for ctx, and for an
 // agent that is lost. The Result of the last two is there, and Partial.
@@ -148,7 +150,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 	if err := Pin(p.ClientCPU); err != nil {
 		return nil, err
 	}
-	p.spare = &spare{limit: p.Spare}
+	p.spare, p.progress = &spare{limit: p.Spare}, progress
 	random := rand.New(rand.NewPCG(p.Seed, 0))
 	done, total := 0, 0
 	for _, w := range p.Workloads {
@@ -297,7 +299,12 @@ func (p Plan) one(at site, w Workload, c Candidate, count bool, retry int) (Samp
 	}
 	s := sample(w, c.Name, f)
 	if f.Disturbed() && len(s.Errors) == 0 && w.Kind != Idle && retry < p.Retries {
-		if p.spare.await(p.SampleTakes(w), at.awaitQuiet) {
+		quiet := func(limit time.Duration) {
+			fmt.Fprintf(p.progress, "%-32s waiting  %-10s others used %.0f %% of a CPU; it is measured again when the machine is quiet, or in %.0f s\n",
+				w, c.Name, 100*max(s.Others, s.GeneratorOthers), limit.Seconds())
+			at.awaitQuiet(limit)
+		}
+		if p.spare.await(p.SampleTakes(w), quiet) {
 			return p.one(at, w, c, count, retry+1)
 		}
 	}
