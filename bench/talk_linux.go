@@ -239,7 +239,9 @@ func (t *talk) fill(base int64, p []byte) []byte {
 			putHeader(h[:], m.request, m.response, off)
 			part := h[done:min(header, done+int64(cap(p)-len(p)))]
 			p = append(p, part...)
-			done += int64(len(part))
+			if done += int64(len(part)); done < header {
+				break // p is full
+			}
 		}
 		p = append(p, at(off+done-header, min(int(m.request-done), cap(p)-len(p)))...)
 		done = 0
