@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -188,5 +189,60 @@ func TestWhatAPlanTakes(t *testing.T) {
 	echo, surge := Workload{Kind: Echo, Rate: 10}, Workload{Kind: Echo, Rate: 10, Surge: 40}
 	if more := second.SampleTakes(surge) - second.SampleTakes(echo); more < 2*time.Second {
 		t.Errorf("a surge takes %v more", more)
+	}
+}
+
+// ending tells how a connection of an answerer ended.
+type ending struct {
+	*answerer
+	how chan<- error
+}
+
+func (e *ending) ConnectionLost(t couplet.Transport, reason error) {
+	e.answerer.ConnectionLost(t, reason)
+	select {
+	case e.how <- reason:
+	default:
+	}
+}
+
+// Where there is one source address, its ports were used up by connections that had
+// lived and were closed in order.
+func TestShortLivesUseUpNoPorts(t *testing.T) {
+	for address, orderly := range map[string]bool{"127.0.0.1:0": true, "[::1]:0": false} {
+		e, err := engines.Open("goroutine", couplet.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			e.Stop()
+			<-e.Done()
+		}()
+		how := make(chan error, 1000)
+		l, err := e.Listen("tcp", address, couplet.FactoryFunc(func(net.Addr) couplet.Protocol {
+			return &ending{new(answerer), how}
+		}))
+		if err != nil {
+			t.Skip(err)
+		}
+		w, err := Workload{Kind: Custom, Connections: 2, Spec: &Spec{
+			Name: "short", Request: Dist{Constant: 20}, Response: Dist{Constant: 30}, Requests: Dist{Constant: 1},
+		}}.WithDefaults()
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := l.Addr().(*net.TCPAddr).AddrPort()
+		f, err := measure(w, server, 5*time.Millisecond, 20*time.Millisecond, func() (Report, error) { return Report{}, nil })
+		if err != nil || len(f.Errors) > 0 {
+			t.Fatalf("%v, errors %v", err, f.Errors)
+		}
+		select {
+		case reason := <-how: // the first of many, that is: of one that was renewed
+			if errors.Is(reason, io.EOF) != orderly {
+				t.Errorf("at %s a connection that has lived ends with %v", address, reason)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("at %s no connection ends", address)
+		}
 	}
 }

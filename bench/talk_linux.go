@@ -132,9 +132,10 @@ func (g *generator) expire(i int) {
 	}
 }
 
-// renew puts a new connection in the place of i, on which nothing is in flight.
+// renew puts a new connection in the place of i, on which nothing is in flight, and
+// so nothing is lost where it ends by a reset.
 func (g *generator) renew(i int) {
-	g.close(i, false)
+	g.close(i, !manySources(g.server))
 	if err := g.connect(i); err != nil {
 		g.Errors[err.Error()]++
 		return
