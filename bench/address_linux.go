@@ -21,7 +21,7 @@ func sockaddr(a netip.AddrPort) (family int, to unix.Sockaddr, err error) {
 	if zone := ip.Zone(); zone != "" {
 		i, err := net.InterfaceByName(zone)
 		if err != nil {
-			return 0, nil, fmt.Errorf("bench: the address %v: %w", a, err)
+			return 0, nil, fmt.Errorf("the address %v: %w", a, err)
 		}
 		in.ZoneId = uint32(i.Index)
 	}

@@ -42,9 +42,9 @@ type Agent struct {
 // Errors of Agent.Serve.
 var (
 	// ErrTokens says that three wrong tokens were tried.
-	ErrTokens = errors.New("bench: there were three wrong tokens; start the agent anew, with another one")
+	ErrTokens = errors.New("there were three wrong tokens; start the agent anew, with another one")
 	// ErrUnused says that nobody came while the token was good.
-	ErrUnused = errors.New("bench: nobody used the token in time; start the agent anew")
+	ErrUnused = errors.New("nobody used the token in time; start the agent anew")
 )
 
 // Serve takes clients from l until a session is over (see Keep), and closes l. The
@@ -220,16 +220,18 @@ func (a Agent) session(all context.Context, g guest) {
 	ctx, leave := context.WithCancelCause(limited)
 	room := &bay{Agent: a, log: log, addr: localIP(g.conn)}
 	var reader sync.WaitGroup
+	var why string
 	defer func() {
 		leave(nil)
 		cancel()
 		room.clear()
 		g.conn.Close()
 		reader.Wait()
-		log.Info("session ends", "took", time.Since(began).Round(time.Millisecond))
+		log.Info("session ends", "why", why, "took", time.Since(began).Round(time.Millisecond))
 	}()
 	hello := welcome{MAC: g.mac, Machine: namedMachine(), Boot: bootID(), CPU: a.CPU, TimeLimit: a.TimeLimit, ServerLimit: a.ServerLimit}
-	if g.send(hello) != nil {
+	if err := g.send(hello); err != nil {
+		why = a.why(err)
 		return
 	}
 	requests := make(chan request)
@@ -256,16 +258,15 @@ func (a Agent) session(all context.Context, g guest) {
 		case <-ctx.Done():
 		}
 		if ctx.Err() != nil {
-			why := a.why(context.Cause(ctx))
+			why = a.why(context.Cause(ctx))
 			if all.Err() != nil {
 				why = "the agent was interrupted"
 			}
-			log.Info("session is over", "why", why)
 			g.send(answer{Error: why, Over: true})
 			return
 		}
 		if err := g.send(reply); err != nil {
-			log.Warn("client lost", "why", err)
+			why = a.why(err)
 			return
 		}
 	}

@@ -2,6 +2,7 @@ package bench_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -32,6 +33,7 @@ type serving struct {
 	ended  chan error
 	stop   context.CancelFunc
 	pid    atomic.Int64 // of the server that was started last
+	log    bytes.Buffer // to be read after the end
 }
 
 // serveAgent starts a, which the test's end stops.
@@ -49,7 +51,7 @@ func serveAgent(t *testing.T, a bench.Agent) *serving {
 		default: // nobody wants so many
 		}
 	}
-	a.Log = slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{ReplaceAttr: func(_ []string, attr slog.Attr) slog.Attr {
+	a.Log = slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, attr slog.Attr) slog.Attr {
 		if attr.Key == "pid" {
 			s.pid.Store(attr.Value.Int64())
 		}
@@ -357,6 +359,9 @@ func TestNothingOutlivesTheSession(t *testing.T) {
 			}
 			if pid := s.pid.Load(); pid == 0 || exists(pid) {
 				t.Errorf("process %d is there", pid)
+			}
+			if log := s.log.String(); strings.Count(log, "session") != 2 || !strings.Contains(log, `msg="session ends"`) || strings.Contains(log, `why=""`) {
+				t.Errorf("of one session the log says\n%s", log)
 			}
 		})
 	}

@@ -112,7 +112,7 @@ func findRemote(name string) (Candidate, error) {
 		}
 		known = append(known, c.Name)
 	}
-	return Candidate{}, fmt.Errorf("bench: an agent does not serve for %q; it does for %s", name, strings.Join(known, ", "))
+	return Candidate{}, fmt.Errorf("an agent does not serve for %q; it does for %s", name, strings.Join(known, ", "))
 }
 
 // find returns the candidate of that name. "name/2" is name once more, under a
@@ -139,7 +139,7 @@ func find(name string) (Candidate, error) {
 		}
 		known = append(known, c.Name)
 	}
-	return Candidate{}, fmt.Errorf("bench: there is no candidate %q; there are %s", name, strings.Join(known, ", "))
+	return Candidate{}, fmt.Errorf("there is no engine %q; there are %s", name, strings.Join(known, ", "))
 }
 
 // CheckCandidates is nil if there is a candidate of each name, each named once.
@@ -149,7 +149,7 @@ func CheckCandidates(names []string) error {
 			return err
 		}
 		if slices.Contains(names[:i], name) {
-			return fmt.Errorf("bench: the candidate %s is named twice; %s/2 is the same once more", name, name)
+			return fmt.Errorf("%s is named twice; %s/2 is the same once more", name, name)
 		}
 	}
 	return nil

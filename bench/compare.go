@@ -40,7 +40,7 @@ func (r *Result) WriteComparison(out io.Writer, later *Result) error {
 		}
 	}
 	if rows == 0 {
-		return fmt.Errorf("bench: the two results have no workload and candidate in common%s", strings.Join(append([]string{""}, r.edited(later)...), "; "))
+		return fmt.Errorf("the two results have no workload and candidate in common%s", strings.Join(append([]string{""}, r.edited(later)...), "; "))
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -201,10 +201,10 @@ func (r *Result) WriteFixedRates(out io.Writer) error {
 				text += " (client-bound)"
 			}
 			if s.Back < s.Samples {
-				text += fmt.Sprintf(" (%d of %d times)", s.Back, s.Samples)
+				text += fmt.Sprintf(" (%d of %s)", s.Back, plural(s.Samples, "time"))
 			}
 			if s.Unsent > 0 {
-				text += fmt.Sprintf(" (%d messages unsent)", s.Unsent)
+				text += fmt.Sprintf(" (%s unsent)", plural(s.Unsent, "message"))
 			}
 			sides = append(sides, text)
 		}

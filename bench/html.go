@@ -22,7 +22,7 @@ var web embed.FS
 
 var reportPage = template.Must(template.New("report.html").Funcs(template.FuncMap{
 	"figure": figureText, "whole": wholeText, "mib": mebibytesText, "p": probabilityText,
-	"share": shareText, "hue": hue,
+	"share": shareText, "hue": hue, "plural": plural[int],
 }).ParseFS(web, "web/report.html"))
 
 // WriteHTML writes r as one page that needs nothing else: style, script, charts
@@ -204,7 +204,7 @@ func (r *Result) page() page {
 		p.Title = fmt.Sprintf("%s and %s · couplet bench", a, b)
 		p.Findings = r.findingRows(a, b)
 		won := map[string]int{}
-		for _, f := range p.Findings {
+		for _, f := range once(r.Findings(a, b)) {
 			won[f.Winner]++
 		}
 		p.Tally = []tally{{a, won[a], p.hue(a)}, {b, won[b], p.hue(b)}, {"no difference", won[""], -1}}
@@ -294,12 +294,12 @@ func (r *Result) facts() []string {
 		facts = append(facts, "over a network, from "+n.Generator)
 	}
 	if m.Rounds > 0 {
-		facts = append(facts, fmt.Sprintf("%d rounds of %v", m.Rounds, m.Duration))
+		facts = append(facts, fmt.Sprintf("%s of %v", plural(m.Rounds, "round"), m.Duration))
 	}
 	if !m.Began.IsZero() {
 		facts = append(facts, m.Began.Format("2 January 2006, 15:04 MST"))
 	}
-	return append(facts, fmt.Sprintf("%d samples", len(r.Samples)))
+	return append(facts, plural(len(r.Samples), "sample"))
 }
 
 // controls tell what became of candidates that were measured against themselves.
@@ -528,7 +528,7 @@ func (m Manifest) rows() [][2]string {
 		g := n.GeneratorMachine
 		row("network", "%s: generator at %s, server at %s", m.network(), n.Generator, n.Server)
 		row("server's machine", "%s, %s", m.Host, m.Program)
-		row("generator's machine", "%s, %s, %s, %d CPUs, virtual: %v; %s, %s", g.Host, g.Kernel, g.CPU, g.CPUs, g.Virtual, g.Go, g.Program)
+		row("generator's machine", "%s, %s, %s, %s, virtual: %v; %s, %s", g.Host, g.Kernel, g.CPU, plural(g.CPUs, "CPU"), g.Virtual, g.Go, g.Program)
 	}
 	row("kernel", "%s", m.Kernel)
 	row("CPU", "%s", m.CPU)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -290,6 +291,21 @@ func TestPageShowsFixedRatesFirst(t *testing.T) {
 	text.Reset()
 	if err := r.WriteFixedRates(&text); err != nil || text.Len() > 0 || strings.Contains(pageOf(t, r), `id="fixed"`) {
 		t.Errorf("without fixed rates there is %q (%v)", &text, err)
+	}
+}
+
+// Fixed rates were workloads of their own in the tally.
+func TestPageCountsWorkloadsOnce(t *testing.T) {
+	r := measured("uring", "epoll")
+	page := pageOf(t, r)
+	tally := regexp.MustCompile(`<ul class="tally">.*?</ul>`).FindString(page)
+	n := 0
+	for _, m := range regexp.MustCompile(`<b>(\d+)</b>`).FindAllStringSubmatch(tally, -1) {
+		one, _ := strconv.Atoi(m[1])
+		n += one
+	}
+	if n != 4 || !strings.Contains(tally, "<b>3</b>") || !strings.Contains(tally, "<b>1</b> no difference") {
+		t.Errorf("%d workloads of 4 are counted: %s", n, tally)
 	}
 }
 

@@ -2,8 +2,10 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -116,6 +118,57 @@ func TestWhatIsTakenAgainHasItsTime(t *testing.T) {
 	}
 }
 
+// A noisy site has others at work, and one server, in this process.
+type noisy struct {
+	server netip.AddrPort
+	used   int64
+	waits  int
+}
+
+func (n *noisy) prepare(Candidate) error                          { return nil }
+func (n *noisy) start(Candidate, Workload, bool) (subject, error) { return n, nil }
+func (n *noisy) awaitQuiet(time.Duration)                         { n.waits++ }
+func (n *noisy) load() string                                     { return "" }
+func (n *noisy) address() netip.AddrPort                          { return n.server }
+func (n *noisy) engine() string                                   { return "" }
+func (n *noisy) said() string                                     { return "" }
+func (n *noisy) stop() error                                      { return nil }
+
+func (n *noisy) ask(string) (Report, error) {
+	n.used += time.Hour.Microseconds()
+	return Report{MachineUS: n.used}, nil
+}
+
+// A plan was silent while it waited for a quiet machine, for half a minute.
+func TestAPlanTellsThatItWaits(t *testing.T) {
+	e, err := engines.Open("epoll", couplet.Config{})
+	if err != nil {
+		t.Skip(err)
+	}
+	defer func() {
+		e.Stop()
+		<-e.Done()
+	}()
+	w, err := Workload{Kind: Echo, Connections: 1}.WithDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := Serve(e, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	site := &noisy{server: l.Addr().(*net.TCPAddr).AddrPort()}
+	var said strings.Builder
+	p := Plan{Warm: time.Millisecond, Duration: 10 * time.Millisecond, Retries: 1, spare: new(spare), progress: &said}
+	s, _, err := p.one(site, w, Candidate{Name: "epoll"}, false, 0)
+	if err != nil || s.Retries != 1 || site.waits != 1 {
+		t.Fatalf("%v, taken again %d times after %d waits", err, s.Retries, site.waits)
+	}
+	if line := said.String(); strings.Count(line, "\n") != 1 || !strings.Contains(line, "echo 1 x 64 B, depth 1") || !strings.Contains(line, "or in 30 s") {
+		t.Errorf("it says %q", line)
+	}
+}
+
 // A plan whose time is over begins no round, and says so.
 func TestNoRoundIsBegunWhenTheTimeIsOver(t *testing.T) {
 	echo := Workload{Kind: Echo, Connections: 1}
@@ -136,5 +189,60 @@ func TestWhatAPlanTakes(t *testing.T) {
 	echo, surge := Workload{Kind: Echo, Rate: 10}, Workload{Kind: Echo, Rate: 10, Surge: 40}
 	if more := second.SampleTakes(surge) - second.SampleTakes(echo); more < 2*time.Second {
 		t.Errorf("a surge takes %v more", more)
+	}
+}
+
+// ending tells how a connection of an answerer ended.
+type ending struct {
+	*answerer
+	how chan<- error
+}
+
+func (e *ending) ConnectionLost(t couplet.Transport, reason error) {
+	e.answerer.ConnectionLost(t, reason)
+	select {
+	case e.how <- reason:
+	default:
+	}
+}
+
+// Where there is one source address, its ports were used up by connections that had
+// lived and were closed in order.
+func TestShortLivesUseUpNoPorts(t *testing.T) {
+	for address, orderly := range map[string]bool{"127.0.0.1:0": true, "[::1]:0": false} {
+		e, err := engines.Open("goroutine", couplet.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			e.Stop()
+			<-e.Done()
+		}()
+		how := make(chan error, 1000)
+		l, err := e.Listen("tcp", address, couplet.FactoryFunc(func(net.Addr) couplet.Protocol {
+			return &ending{new(answerer), how}
+		}))
+		if err != nil {
+			t.Skip(err)
+		}
+		w, err := Workload{Kind: Custom, Connections: 2, Spec: &Spec{
+			Name: "short", Request: Dist{Constant: 20}, Response: Dist{Constant: 30}, Requests: Dist{Constant: 1},
+		}}.WithDefaults()
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := l.Addr().(*net.TCPAddr).AddrPort()
+		f, err := measure(w, server, 5*time.Millisecond, 20*time.Millisecond, func() (Report, error) { return Report{}, nil })
+		if err != nil || len(f.Errors) > 0 {
+			t.Fatalf("%v, errors %v", err, f.Errors)
+		}
+		select {
+		case reason := <-how: // the first of many, that is: of one that was renewed
+			if errors.Is(reason, io.EOF) != orderly {
+				t.Errorf("at %s a connection that has lived ends with %v", address, reason)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("at %s no connection ends", address)
+		}
 	}
 }

@@ -68,7 +68,8 @@ type Plan struct {
 	// couplet's own engines are served for (see CheckRemote).
 	Remote *Remote
 
-	spare *spare
+	spare    *spare
+	progress io.Writer
 }
 
 func (p Plan) withDefaults() (Plan, error) {
@@ -93,7 +94,7 @@ func (p Plan) withDefaults() (Plan, error) {
 		}
 		p.ServerCPU, p.Procs = p.Remote.cpu, 1
 		if most := p.Remote.serverLimit; p.Warm+p.Duration > most/2 {
-			return p, fmt.Errorf("bench: a sample of %v and %v of warm-up is too long for the agent, which lets a server live for %v; take shorter ones", p.Duration, p.Warm, most)
+			return p, fmt.Errorf("a sample of %v and %v of warm-up is too long for the agent, which lets a server live for %v; take shorter ones", p.Duration, p.Warm, most)
 		}
 	}
 	if p.ServerCPU == 0 && p.ClientCPU == 0 && runtime.NumCPU() > 1 {
@@ -108,12 +109,13 @@ func (p Plan) withDefaults() (Plan, error) {
 		p.Workloads[i] = w
 	}
 	if p.Rounds < 0 || p.Duration < 0 || p.Warm < 0 || p.Procs < 0 {
-		return p, fmt.Errorf("bench: rounds, durations and processors must not be negative")
+		return p, fmt.Errorf("rounds, durations and processors must not be negative")
 	}
 	return p, nil
 }
 
-// Run measures, and writes a line per sample to progress. It pins this whole
+// Run measures, and writes a line per sample to progress, and one before it waits
+// for a quiet machine. It pins this whole
 // process to ClientCPU. What a candidate cannot do, or fails to do, is told in
 // the Result; the error is for a plan that cannot be right, for ctx, and for an
 // agent that is lost. The Result of the last two is there, and Partial.
@@ -148,7 +150,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 	if err := Pin(p.ClientCPU); err != nil {
 		return nil, err
 	}
-	p.spare = &spare{limit: p.Spare}
+	p.spare, p.progress = &spare{limit: p.Spare}, progress
 	random := rand.New(rand.NewPCG(p.Seed, 0))
 	done, total := 0, 0
 	for _, w := range p.Workloads {
@@ -169,7 +171,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 		}
 		for round := range p.Rounds {
 			if p.late() {
-				r.skip(Skipped{w.String(), "every candidate", fmt.Sprintf("the time was over after %d of %d rounds", round, p.Rounds)})
+				r.skip(Skipped{w.String(), "every candidate", fmt.Sprintf("the time was over after %d of %s", round, plural(p.Rounds, "round"))})
 				break
 			}
 			if round%2 == 0 {
@@ -221,6 +223,16 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 		}
 	}
 	return r, nil
+}
+
+// Unserved are those of p's workloads that a candidate does not serve: it is left
+// out of them, which Result.Skipped tells.
+func (p Plan) Unserved(candidate string) []Workload {
+	c, err := find(candidate)
+	if q, e := p.withDefaults(); e == nil {
+		p = q
+	}
+	return slices.DeleteFunc(slices.Clone(p.Workloads), func(w Workload) bool { return err == nil && c.serves(w) })
 }
 
 // late reports whether the time is over.
@@ -287,7 +299,12 @@ func (p Plan) one(at site, w Workload, c Candidate, count bool, retry int) (Samp
 	}
 	s := sample(w, c.Name, f)
 	if f.Disturbed() && len(s.Errors) == 0 && w.Kind != Idle && retry < p.Retries {
-		if p.spare.await(p.SampleTakes(w), at.awaitQuiet) {
+		quiet := func(limit time.Duration) {
+			fmt.Fprintf(p.progress, "%-32s waiting  %-10s others used %.0f %% of a CPU; it is measured again when the machine is quiet, or in %.0f s\n",
+				w, c.Name, 100*max(s.Others, s.GeneratorOthers), limit.Seconds())
+			at.awaitQuiet(limit)
+		}
+		if p.spare.await(p.SampleTakes(w), quiet) {
 			return p.one(at, w, c, count, retry+1)
 		}
 	}

@@ -39,11 +39,11 @@ func (l lost) Unwrap() error { return l.error }
 func Dial(ctx context.Context, address, token string) (*Remote, error) {
 	key, err := hex.DecodeString(token)
 	if err != nil || len(key) != tokenBytes {
-		return nil, fmt.Errorf("bench: a token has %d hexadecimal digits, and this has %d characters: %w", 2*tokenBytes, len(token), ErrToken)
+		return nil, fmt.Errorf("a token has %d hexadecimal digits, and this has %s: %w", 2*tokenBytes, plural(len(token), "character"), ErrToken)
 	}
 	conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("bench: no agent at %s: %w; start \"couplet bench agent --listen HOST:PORT\" there, and let its port through the firewall", address, err)
+		return nil, fmt.Errorf("no agent at %s: %w; start \"couplet bench agent --listen HOST:PORT\" there, and let its port through the firewall", address, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	r, err := shake(conn, address, key)
@@ -61,9 +61,9 @@ func shake(conn net.Conn, address string, key []byte) (*Remote, error) {
 	w := newWire(conn)
 	stranger := func(err error) error {
 		if errors.Is(err, io.EOF) {
-			return fmt.Errorf("bench: %s closed the connection; if an agent is there, it has ended or is overrun: look at what it says", address)
+			return fmt.Errorf("%s closed the connection; if an agent is there, it has ended or is overrun: look at what it says", address)
 		}
-		return fmt.Errorf("bench: %s does not answer as an agent: %w; want the address that \"couplet bench agent\" printed", address, err)
+		return fmt.Errorf("%s does not answer as an agent: %w; want the address that \"couplet bench agent\" printed", address, err)
 	}
 	var hello greeting
 	switch err := w.receive(&hello, patience, false); {
@@ -72,9 +72,9 @@ func shake(conn net.Conn, address string, key []byte) (*Remote, error) {
 	case hello.Agent != agentWord:
 		return nil, stranger(errors.New("its greeting is another"))
 	case hello.Protocol != protocol:
-		return nil, fmt.Errorf("bench: %w", otherVersion("the agent at "+address, hello.Protocol))
+		return nil, otherVersion("the agent at "+address, hello.Protocol)
 	case hello.Error != "":
-		return nil, fmt.Errorf("bench: %s", printable(hello.Error))
+		return nil, errors.New(printable(hello.Error))
 	}
 	nonce := hex.EncodeToString(random(tokenBytes))
 	if err := w.send(proof{protocol, nonce, mac(key, "client", hello.Nonce, nonce)}); err != nil {
@@ -85,11 +85,11 @@ func shake(conn net.Conn, address string, key []byte) (*Remote, error) {
 	case err != nil:
 		return nil, stranger(err)
 	case a.WrongToken:
-		return nil, fmt.Errorf("bench: the agent at %s refuses the token: %w", address, ErrToken)
+		return nil, fmt.Errorf("the agent at %s refuses the token: %w", address, ErrToken)
 	case a.Error != "":
-		return nil, fmt.Errorf("bench: the agent at %s: %s", address, printable(a.Error))
+		return nil, fmt.Errorf("the agent at %s: %s", address, printable(a.Error))
 	case !same(a.MAC, mac(key, "agent", hello.Nonce, nonce)):
-		return nil, fmt.Errorf("bench: what is at %s does not know the token, so it is not the agent that printed it", address)
+		return nil, fmt.Errorf("what is at %s does not know the token, so it is not the agent that printed it", address)
 	}
 	server := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 	return &Remote{
@@ -103,7 +103,7 @@ func (r *Remote) Close() error { return r.wire.conn.Close() }
 
 // String tells of the agent's machine and limits, in a line.
 func (r *Remote) String() string {
-	text := fmt.Sprintf("Servers run on %s (Linux %s, %d CPUs, io_uring tier %s), for at most %v in all.", r.machine.Host, r.machine.Kernel, r.machine.CPUs, r.machine.Tier, r.timeLimit)
+	text := fmt.Sprintf("Servers run on %s (Linux %s, %s, io_uring tier %s), for at most %v in all.", r.machine.Host, r.machine.Kernel, plural(r.machine.CPUs, "CPU"), r.machine.Tier, r.timeLimit)
 	if r.oneMachine {
 		text += " That is this very machine."
 	}
@@ -145,12 +145,12 @@ func (r *Remote) do(q request) (answer, error) {
 		if errors.Is(err, io.EOF) && sent != nil {
 			err = sent
 		}
-		r.gone = lost{fmt.Errorf("bench: the agent at %v is lost: %w", r.wire.conn.RemoteAddr(), err)}
+		r.gone = lost{fmt.Errorf("the agent at %v is lost: %w", r.wire.conn.RemoteAddr(), err)}
 		return answer{}, r.gone
 	}
 	switch {
 	case a.Over:
-		r.gone = lost{fmt.Errorf("bench: the agent ended the session: %s", printable(a.Error))}
+		r.gone = lost{fmt.Errorf("the agent ended the session: %s", printable(a.Error))}
 		return answer{}, r.gone
 	case a.Error != "":
 		return answer{}, fmt.Errorf("on %s: %s", printable(r.machine.Host), printable(a.Error))

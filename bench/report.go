@@ -80,8 +80,8 @@ func (r *Result) WriteTable(out io.Writer) error {
 }
 
 // Versus is the ratio of a candidate's CPU per unit to the baseline's with its
-// interval, for a table: "=" says that the test shows no difference. It is "" where
-// there is nothing to compare.
+// interval, for a table: "=" says that no difference was shown, by the rule of
+// Findings. It is "" where there is nothing to compare.
 func (r *Result) Versus(workload, candidate, baseline string) string {
 	if candidate == baseline {
 		return ""
@@ -90,7 +90,7 @@ func (r *Result) Versus(workload, candidate, baseline string) string {
 	switch {
 	case rounds == 0:
 		return ""
-	case p >= 0.05:
+	case !differ(ratio, p):
 		return ratio.String() + " ="
 	}
 	return ratio.String()
@@ -112,9 +112,9 @@ func (r *Result) ledger() string {
 			bad++
 		}
 	}
-	text := fmt.Sprintf("%d samples; %d were taken again because other processes disturbed them, %d are disturbed all the same.", len(r.Samples), again, bad)
+	text := fmt.Sprintf("%s; %d taken again because of other processes, %d disturbed all the same.", plural(len(r.Samples), "sample"), again, bad)
 	if unsent > 0 {
-		text += fmt.Sprintf(" %d messages were not sent because too many were in flight.", unsent)
+		text += fmt.Sprintf(" Not sent because too many were in flight: %s.", plural(unsent, "message"))
 	}
 	if errors := r.Errors(); len(errors) > 0 {
 		return fmt.Sprint("ERROR LEDGER: ", errors, ". ", text)
@@ -234,4 +234,12 @@ func (r *Result) judged(b *strings.Builder, targets []Target) {
 		}
 		fmt.Fprintf(b, "| %s | %s | %s | %g | %s | %s | %s |\n", v.Engine, v.Workload, figure, v.Limit, found, word, r.reachedByC(v))
 	}
+}
+
+// plural is n with its word.
+func plural[N int | int64](n N, word string) string {
+	if n != 1 {
+		word += "s"
+	}
+	return fmt.Sprintf("%d %s", n, word)
 }

@@ -321,8 +321,8 @@ func (r *Result) Audited() string {
 		ratio := a.Kernel / a.Counted
 		least, most = min(least, ratio), max(most, ratio)
 	}
-	return fmt.Sprintf("The engines' count of their system calls was checked %d times: the kernel saw %.2f to %.2f times as many, with Go's own on these threads and those that only ask a socket something.",
-		len(r.Audits), least, most)
+	return fmt.Sprintf("The engines' count of their system calls was checked %s: the kernel saw %.2f to %.2f times as many, with Go's own on these threads and those that only ask a socket something.",
+		plural(len(r.Audits), "time"), least, most)
 }
 
 // skip notes s, once: what fails in one round often fails in all.
@@ -375,9 +375,9 @@ func ReadFile(path string) (*Result, error) {
 	r := new(Result)
 	switch err := json.Unmarshal(text, r); {
 	case err != nil:
-		return nil, fmt.Errorf("bench: %s is no result of a benchmark: %w", path, err)
+		return nil, fmt.Errorf("%s is no result of a benchmark: %w", path, err)
 	case r.Version != Version:
-		return nil, fmt.Errorf("bench: %s has the format of version %d, and this program reads version %d; measure again", path, r.Version, Version)
+		return nil, fmt.Errorf("%s has the format of version %d, and this program reads version %d; measure again", path, r.Version, Version)
 	}
 	return r, nil
 }

@@ -114,9 +114,9 @@ func (w Workload) specText() string {
 		name = w.Spec.Name
 	}
 	if w.Rate > 0 {
-		return fmt.Sprintf("%s, %d connections at %v/s, %s", name, w.Connections, w.Rate, w.digest())
+		return fmt.Sprintf("%s, %s at %v/s, %s", name, plural(w.Connections, "connection"), w.Rate, w.digest())
 	}
-	return fmt.Sprintf("%s, %d connections, %s", name, w.Connections, w.digest())
+	return fmt.Sprintf("%s, %s, %s", name, plural(w.Connections, "connection"), w.digest())
 }
 
 // Description is in words what a Custom does, or "" of another kind: there the

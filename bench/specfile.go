@@ -50,9 +50,9 @@ func parseWorkload(path string, text []byte) (Workload, error) {
 	var at yaml.Error
 	switch {
 	case errors.As(err, &at):
-		return Workload{}, fmt.Errorf("%s:%d: this is not YAML: %s", path, at.GetToken().Position.Line, firstLineOf(at.GetMessage()))
+		return Workload{}, fmt.Errorf("%s:%d: this is not YAML: %s", path, at.GetToken().Position.Line, complaint(at.GetMessage()))
 	case err != nil:
-		return Workload{}, fmt.Errorf("%s: this is not YAML: %s", path, firstLineOf(err.Error()))
+		return Workload{}, fmt.Errorf("%s: this is not YAML: %s", path, complaint(err.Error()))
 	}
 	docs := slices.DeleteFunc(file.Docs, func(d *ast.DocumentNode) bool {
 		_, comment := d.Body.(*ast.CommentGroupNode)
@@ -75,9 +75,15 @@ func parseWorkload(path string, text []byte) (Workload, error) {
 	return w, nil
 }
 
-func firstLineOf(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return line
+// complaint is what the parser says, in one line, and what to do about a tab, which
+// nobody sees.
+func complaint(message string) string {
+	message, _, _ = strings.Cut(message, "\n")
+	shown := strings.ReplaceAll(message, "\t", `\t`)
+	if shown != message || strings.Contains(message, "tab character") {
+		shown += "; indent with spaces, not with tabs"
+	}
+	return shown
 }
 
 // A specReader reads the nodes of one file.

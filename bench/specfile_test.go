@@ -96,7 +96,10 @@ func TestBadWorkloadFiles(t *testing.T) {
 		{"\xff\xfe", []string{"web.yaml is not UTF-8 text"}},
 		{strings.Repeat("# long\n", 20_000), []string{"web.yaml is longer than 64 KiB"}},
 		{"request: 200\nresponse: [", []string{"web.yaml:2: this is not YAML"}},
-		{"request: 200\n\tresponse: 1", []string{"web.yaml:2: this is not YAML", "cannot start any token"}},
+		{"request: 200\n\tresponse: 1", []string{"web.yaml:2: this is not YAML", `'\t' that cannot start any token`, "indent with spaces"}},
+		{"\trequest: 200\nresponse: 1", []string{"web.yaml:1: this is not YAML", "indent with spaces"}},
+		{"request: 200\nlifetime:\n\trequests: 5", []string{"web.yaml:3: this is not YAML", "indent with spaces"}},
+		{"request: 200\nresponse:\t- bytes: 5", []string{"web.yaml:2: this is not YAML", "indent with spaces"}},
 		{"request: 200\nrequest: 300", []string{"web.yaml:2: ", `"request" already defined`}},
 		{"hello", []string{`web.yaml:1: a workload is "hello"`, "want keys and values", "lifetime"}},
 		{"- request: 200", []string{"web.yaml:1: a workload is a list", "lifetime"}},
@@ -167,8 +170,8 @@ func TestBadWorkloadFiles(t *testing.T) {
 			t.Errorf("%q is accepted as %+v", c.text, w)
 			continue
 		}
-		if strings.Contains(err.Error(), "\n") {
-			t.Errorf("%q: %q has more than one line", c.text, err)
+		if strings.ContainsAny(err.Error(), "\n\t") {
+			t.Errorf("%q: %q is not one line of text", c.text, err)
 		}
 		for _, says := range c.says {
 			if !strings.Contains(err.Error(), says) {

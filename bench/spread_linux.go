@@ -54,7 +54,7 @@ func Evenness(engine string, spread couplet.Spread, loops, conns int) ([]int, er
 		case i := <-made:
 			per[i]++
 		case <-late:
-			return nil, fmt.Errorf("bench: of %d connections only %v were served", conns, per)
+			return nil, fmt.Errorf("of %d connections only %v were served", conns, per)
 		}
 	}
 	return per, nil

@@ -132,9 +132,10 @@ func (g *generator) expire(i int) {
 	}
 }
 
-// renew puts a new connection in the place of i, on which nothing is in flight.
+// renew puts a new connection in the place of i, on which nothing is in flight, and
+// so nothing is lost where it ends by a reset.
 func (g *generator) renew(i int) {
-	g.close(i, false)
+	g.close(i, !manySources(g.server))
 	if err := g.connect(i); err != nil {
 		g.Errors[err.Error()]++
 		return
@@ -239,7 +240,9 @@ func (t *talk) fill(base int64, p []byte) []byte {
 			putHeader(h[:], m.request, m.response, off)
 			part := h[done:min(header, done+int64(cap(p)-len(p)))]
 			p = append(p, part...)
-			done += int64(len(part))
+			if done += int64(len(part)); done < header {
+				break // p is full
+			}
 		}
 		p = append(p, at(off+done-header, min(int(m.request-done), cap(p)-len(p)))...)
 		done = 0

@@ -163,6 +163,7 @@ func TestCustomOnEveryEngine(t *testing.T) {
 			"least":        {Connections: 3, Depth: 50, Spec: spec(12, 1)},
 			"large":        {Connections: 3, Depth: 2, Spec: spec(300_000, 400_000)},
 			"drawn":        {Connections: 5, Depth: 3, Spec: &bench.Spec{Name: "test", Request: bench.Dist{Median: 200, P99: 90_000}, Response: mixed}},
+			"torn header":  {Connections: 1, Depth: 2, Spec: spec(64<<10-5, 1)}, // by the end of what is written at once
 			"ratio":        {Connections: 5, Spec: &bench.Spec{Name: "test", Request: bench.Dist{Min: 12, Max: 900}, Ratio: 1.5}},
 			"short lives":  {Connections: 5, Spec: &bench.Spec{Name: "test", Request: bench.Dist{Constant: 200}, Response: mixed, Requests: bench.Dist{Min: 1, Max: 4}}},
 			"pipelined":    {Connections: 3, Depth: 4, Spec: &bench.Spec{Name: "test", Request: bench.Dist{Constant: 200}, Response: mixed, Requests: bench.Dist{Constant: 6}}},

@@ -25,6 +25,8 @@ type Finding struct {
 	P float64 `json:"p"`
 	// Winner is A, B, or "" where no difference was shown.
 	Winner string `json:"winner"`
+
+	shape string // of the workload, whatever its rate is
 }
 
 // Findings compares a and b on every workload on which both gave good samples.
@@ -33,7 +35,7 @@ type Finding struct {
 func (r *Result) Findings(a, b string) []Finding {
 	var all []Finding
 	for _, w := range r.Workloads {
-		f := Finding{Workload: w.String(), Unit: w.Unit(), Rate: w.Rate, A: a, B: b, Figure: "CPU"}
+		f := Finding{Workload: w.String(), Unit: w.Unit(), Rate: w.Rate, A: a, B: b, Figure: "CPU", shape: w.shape()}
 		value := Sample.CPU
 		if w.Kind == Idle {
 			f.Figure, value = "memory", func(s Sample) float64 { return s.BytesPerConn }
@@ -46,6 +48,14 @@ func (r *Result) Findings(a, b string) []Finding {
 		all = append(all, f)
 	}
 	return all
+}
+
+// once is findings without those at fixed rates of what has one in a closed loop:
+// they are one workload over and over.
+func once(findings []Finding) []Finding {
+	return slices.DeleteFunc(slices.Clone(findings), func(f Finding) bool {
+		return f.Rate > 0 && slices.ContainsFunc(findings, func(o Finding) bool { return o.Rate == 0 && o.shape == f.shape })
+	})
 }
 
 // winner is who of a and b has less by the ratio of a to b, or "" where no
@@ -70,8 +80,8 @@ func differ(ratio Interval, p float64) bool { return p < 0.05 && (ratio.Hi < 1 |
 // 64 x 64 KiB, depth 1 (95 % CI 14..22 %)".
 func (f Finding) String() string {
 	if f.Winner == "" {
-		return fmt.Sprintf("no difference in %s between %s and %s for %s was shown (95 %% CI of the ratio %.2f..%.2f, %d rounds)",
-			f.Figure, f.A, f.B, f.Workload, f.Ratio.Lo, f.Ratio.Hi, f.Rounds)
+		return fmt.Sprintf("no difference in %s between %s and %s for %s was shown (95 %% CI of the ratio %.2f..%.2f, %s)",
+			f.Figure, f.A, f.B, f.Workload, f.Ratio.Lo, f.Ratio.Hi, plural(f.Rounds, "round"))
 	}
 	loser, ratio := f.B, f.Ratio
 	if f.Winner == f.B {
@@ -83,15 +93,11 @@ func (f Finding) String() string {
 }
 
 // Verdict is the answer in one sentence: which of a and b costs less for which
-// workload on the kernel of the manifest. Fixed rates take no part where there are
-// closed loops: they are one workload over and over.
+// workload on the kernel of the manifest. What was measured in a closed loop takes no
+// part at fixed rates once more.
 func (r *Result) Verdict(a, b string) string {
-	findings := r.Findings(a, b)
-	if closed := slices.DeleteFunc(slices.Clone(findings), func(f Finding) bool { return f.Rate > 0 }); len(closed) > 0 {
-		findings = closed
-	}
 	var won, same []string
-	for _, f := range findings {
+	for _, f := range once(r.Findings(a, b)) {
 		if f.Winner == "" {
 			same = append(same, f.Workload)
 		} else {

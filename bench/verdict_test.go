@@ -1,6 +1,10 @@
 package bench_test
 
 import (
+	"bytes"
+	"io"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,6 +56,28 @@ func TestVerdictSaysNoDifference(t *testing.T) {
 	}
 }
 
+// The table showed a difference where the test alone does, of which the verdict knew
+// nothing: two rounds say the contrary.
+func TestTableAndVerdictAgree(t *testing.T) {
+	echo := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1}
+	r := compared(echo, 1, 1, 1, 1, 1, 1, 1)
+	r.Manifest.Baseline = "epoll"
+	cost := map[string][]float64{"uring": {1, 2, 3, 4, 5, 9, 10}, "epoll": {11, 12, 13, 14, 8, 6, 7}}
+	for i := range r.Samples {
+		r.Samples[i].UserUS = cost[r.Samples[i].Candidate][r.Samples[i].Round]
+	}
+	if _, p, _ := r.Compare(echo.String(), "uring", "epoll"); p >= .05 {
+		t.Fatalf("p is %v", p)
+	}
+	if got := r.Verdict("uring", "epoll"); !strings.Contains(got, "no difference") {
+		t.Errorf("verdict %q", got)
+	}
+	var table bytes.Buffer
+	if err := r.WriteTable(&table); err != nil || !strings.Contains(table.String(), "] =") {
+		t.Errorf("the table has no =:\n%s", &table)
+	}
+}
+
 // Samples with errors in their ledger decide nothing.
 func TestVerdictIgnoresSamplesWithErrors(t *testing.T) {
 	echo := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1}
@@ -63,6 +89,25 @@ func TestVerdictIgnoresSamplesWithErrors(t *testing.T) {
 	}
 	if f := r.Findings("uring", "epoll"); len(f) != 0 {
 		t.Errorf("findings %v", f)
+	}
+}
+
+// A load by the clock took no part beside a closed loop, though it was no rate of
+// that one.
+func TestVerdictIsAboutOpenLoopsToo(t *testing.T) {
+	shape := bench.Workload{Kind: bench.Echo, Connections: 1, Size: 64, Depth: 1}
+	r := compared(shape, 1.02, .98, 1.01, .99, 1, 1.03, .97)
+	rate := shape
+	rate.Rate, rate.Share = 1000, .5
+	r.Append(compared(rate, .80, .82, .81, .79, .80, .81, .80))
+	if got := r.Verdict("uring", "epoll"); !strings.HasSuffix(got, "no difference between uring and epoll was shown for echo 1 x 64 B, depth 1.") {
+		t.Errorf("verdict %q", got)
+	}
+	other := rate
+	other.Connections, other.Share = 5, 0
+	r.Append(compared(other, .80, .82, .81, .79, .80, .81, .80))
+	if got := r.Verdict("uring", "epoll"); !strings.Contains(got, "uring uses 20 % less CPU than epoll for echo 5 x 64 B at 1000/s") || strings.Contains(got, "knee") {
+		t.Errorf("verdict %q", got)
 	}
 }
 
@@ -79,5 +124,41 @@ func TestVerdictStaysASentence(t *testing.T) {
 	r.Workloads = r.Workloads[1:]
 	if got := r.Verdict("uring", "epoll"); !strings.HasSuffix(got, "no difference between uring and epoll was shown for any of 4 workloads.") {
 		t.Errorf("verdict %q", got)
+	}
+}
+
+// Reports said "1 samples" and "1 rounds".
+func TestOneIsNoPlural(t *testing.T) {
+	r := compared(bench.Workload{Kind: bench.Echo, Connections: 1, Size: 64, Depth: 1, Rate: 100, Surge: 200, Share: .5}, 1)
+	r.Manifest.Rounds, r.Manifest.Baseline = 1, "epoll"
+	r.Manifest.Network = &bench.Network{GeneratorMachine: bench.Machine{CPUs: 1}}
+	for i := range r.Samples {
+		r.Samples[i].Workers, r.Samples[i].Retries = 1, 1
+		r.Samples[i].Recovery = &bench.Recovery{Surge: 200, SurgeMS: 1, StepMS: 1, P99US: []float64{1, 1}, Unsent: 1}
+	}
+	r.Audits = []bench.Audit{{Counted: 1, Kernel: 1}}
+	var said bytes.Buffer
+	said.WriteString(bench.Workload{Kind: bench.Custom, Connections: 1, Spec: &bench.Spec{Name: "web"}}.String())
+	for _, write := range []func(io.Writer) error{r.WriteTable, r.WriteFixedRates, r.WriteHTML} {
+		if err := write(&said); err != nil {
+			t.Fatal(err)
+		}
+	}
+	said.WriteString(r.Verdict("uring", "epoll") + r.Findings("uring", "epoll")[0].String())
+	r.Samples = r.Samples[:1]
+	r.Samples[0].Errors = map[string]int64{"bytes wrong": 1}
+	r.WriteTable(&said)
+	r.WriteHTML(&said)
+	ones := regexp.MustCompile(`\b1 (samples?|rounds?|times?|messages?|connections?|CPUs?|worker threads?)\b`)
+	found := ones.FindAllString(said.String(), -1)
+	for _, text := range found {
+		if strings.HasSuffix(text, "s") {
+			t.Errorf("%q is said", text)
+		}
+	}
+	for _, want := range []string{"1 sample", "1 round", "1 time", "1 message", "1 connection", "1 CPU", "1 worker thread"} {
+		if !slices.Contains(found, want) {
+			t.Errorf("%q is said nowhere", want)
+		}
 	}
 }

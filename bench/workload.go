@@ -102,7 +102,7 @@ func (w Workload) WithDefaults() (Workload, error) {
 		}
 	case Echo, Churn, Broadcast, Mixed, Idle, Custom:
 	default:
-		return w, fmt.Errorf("bench: there is no workload %q; there are %v", w.Kind, Kinds)
+		return w, fmt.Errorf("there is no workload %q; there are %v", w.Kind, Kinds)
 	}
 	if w.Kind == Custom {
 		if err := w.checkCustom(); err != nil {
@@ -114,19 +114,19 @@ func (w Workload) WithDefaults() (Workload, error) {
 	def(&w.Depth, 1)
 	switch {
 	case w.Connections < 1 || w.Connections > 500_000:
-		return w, fmt.Errorf("bench: connections is %d; it must be from 1 to 500000", w.Connections)
+		return w, fmt.Errorf("connections is %d; it must be from 1 to 500000", w.Connections)
 	case w.Kind != Custom && (w.Size < 1 || w.Size > 1<<24):
-		return w, fmt.Errorf("bench: size is %d; it must be from 1 to 16 MiB", w.Size)
+		return w, fmt.Errorf("size is %d; it must be from 1 to 16 MiB", w.Size)
 	case w.Kind == Poems && w.Size > patternPeriod:
-		return w, fmt.Errorf("bench: size is %d; a chunk of a poem has at most %d bytes", w.Size, patternPeriod)
+		return w, fmt.Errorf("size is %d; a chunk of a poem has at most %d bytes", w.Size, patternPeriod)
 	case w.Depth < 1 || w.Depth > 1<<16:
-		return w, fmt.Errorf("bench: depth is %d; it must be from 1 to 65536", w.Depth)
+		return w, fmt.Errorf("depth is %d; it must be from 1 to 65536", w.Depth)
 	case w.Delay < 0, w.Total < 0, w.Rate < 0, w.Surge < 0:
-		return w, fmt.Errorf("bench: delay, total, rate and surge must not be negative")
+		return w, fmt.Errorf("delay, total, rate and surge must not be negative")
 	case w.Surge > 0 && w.Rate == 0:
-		return w, fmt.Errorf("bench: a surge is for an open loop; want a rate to come back to")
+		return w, fmt.Errorf("a surge is for an open loop; want a rate to come back to")
 	case w.Rate > 0 && !w.echoes():
-		return w, fmt.Errorf("bench: rate is for echo, mixed and files; %s has a pace of its own", w.Kind)
+		return w, fmt.Errorf("rate is for echo, mixed and files; %s has a pace of its own", w.Kind)
 	}
 	return w, nil
 }
@@ -138,18 +138,15 @@ func (w Workload) echoes() bool { return w.Kind == Echo || w.Kind == Mixed || w.
 func (w Workload) checkCustom() error {
 	switch {
 	case w.Spec == nil:
-		return errors.New("bench: custom is what a workload file is called inside; name the file")
+		return errors.New("custom is what a workload file is called inside; name the file")
 	case w.Size != 0:
-		return errors.New("bench: a size does not go with a workload file, where request and response say it")
+		return errors.New("a size does not go with a workload file, where request and response say it")
 	case w.Rate > 0 && !w.Spec.Think.IsZero():
-		return errors.New("bench: a rate sends by the clock, so there is no think time beside it; use one of them")
+		return errors.New("a rate sends by the clock, so there is no think time beside it; use one of them")
 	case w.Rate > 0 && w.Depth > 1:
-		return errors.New("bench: a rate sends by the clock, so there is no depth beside it; use one of them")
+		return errors.New("a rate sends by the clock, so there is no depth beside it; use one of them")
 	}
-	if err := w.Spec.check(); err != nil {
-		return fmt.Errorf("bench: %w", err)
-	}
-	return nil
+	return w.Spec.check()
 }
 
 // size is the bytes of connection i's messages.

@@ -108,8 +108,8 @@ func run() error {
 	if e := result.WriteTable(os.Stdout); e != nil {
 		return e
 	}
-	if n := len(result.Errors()); n > 0 && err == nil {
-		err = fmt.Errorf("there were errors of %d kinds; these samples took no part", n)
+	if errors := result.Errors(); len(errors) > 0 && err == nil {
+		err = fmt.Errorf("there were errors: %v; these samples took no part", errors)
 	}
 	return err
 }

@@ -23,10 +23,9 @@ type benchmark struct {
 	*common
 	workloads, engines, peers []string
 	connections, size, depth  int
-	rate                      float64
-	rounds                    int
+	rate                      perSecond
+	rounds, seed              int
 	duration                  duration
-	seed                      uint64
 	quick, ablate, control    bool
 	json, html                string
 	peersDir                  string
@@ -58,7 +57,9 @@ waits, and the generator here.
 A FILE describes a load of your own in YAML: the sizes of requests and answers as
 distributions, the pause between them, how long a connection lives. bench/workloads
 has examples, docs/reading-a-report.md every key. --connections, --depth and --rate
-go before what the file says; --size does not go with a file.
+go before what the file says; --size does not go with a file. To measure several,
+put commas between them, or give --workload again, which also does for files with
+a comma in their name.
 
 Without --workload it measures ` + strings.Join(defaultNames(), ", ") + `,
 how engines behave from a tenth to twice of what the slower one can do, their
@@ -76,17 +77,18 @@ flags should take is said when it begins; on a terminal a table shows how far it
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd) },
 	}
+	b.engines, b.seed = []string{"uring", "epoll"}, 1
 	f := cmd.Flags()
-	f.StringSliceVarP(&b.workloads, "workload", "w", nil, "what to measure: "+names(append(kinds(), "a `FILE`")))
-	f.StringSliceVar(&b.engines, "engines", []string{"uring", "epoll"}, "who is compared; the verdict is about the first two")
-	f.StringSliceVar(&b.peers, "peers", nil, "other libraries beside them: gnet, nbio, netpoll, net, c-uring, c-epoll (from a checkout)")
+	f.VarP(&list{value: &b.workloads, files: true}, "workload", "w", "what to measure: "+names(append(kinds(), "a `FILE`")))
+	f.Var(&list{value: &b.engines}, "engines", "who is compared; the verdict is about the first two")
+	f.Var(&list{value: &b.peers}, "peers", "other libraries beside them: gnet, nbio, netpoll, net, c-uring, c-epoll (from a checkout)")
 	f.Var(&number{&b.connections, 1, 500_000}, "connections", "connections (64 by default, 1000 for slow-poems)")
 	f.Var(&number{&b.size, 1, 1 << 24}, "size", "bytes of a message or chunk (64 by default, 10 for slow-poems)")
 	f.Var(&number{&b.depth, 1, 1 << 16}, "depth", "messages in flight on each connection (1 by default, 16 for pipelined)")
-	f.Float64Var(&b.rate, "rate", 0, "messages per second in all, sent by the clock; 0: as fast as answers come")
+	f.Var(&b.rate, "rate", "messages per second in all, sent by the clock; 0: as fast as answers come")
 	f.Var(&number{&b.rounds, 1, 1000}, "rounds", "rounds (7 by default, 5 with --quick)")
 	f.Var(&b.duration, "duration", "time for one measurement (1s by default, 250ms with --quick)")
-	f.Uint64Var(&b.seed, "seed", 1, "what the order within the rounds is drawn from")
+	f.Var(&number{&b.seed, 0, math.MaxInt}, "seed", "what the order within the rounds is drawn from")
 	f.BoolVar(&b.quick, "quick", false, "three workloads and short samples: at most a minute")
 	f.BoolVar(&b.ablate, "ablate", false, "measure what each feature of io_uring and each way to use epoll is worth, on one workload")
 	f.BoolVar(&b.control, "control", true, "let the first engine take part twice")
@@ -117,7 +119,7 @@ func newBenchCompare(c *common) *cobra.Command {
 		Short: "Compare two results: what changed from A to B",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return fmt.Errorf("compare has %d files; want two, A.json B.json", len(args))
+				return fmt.Errorf("compare has %s; want two, A.json B.json", plural(len(args), "file"))
 			}
 			return nil
 		},
@@ -165,7 +167,7 @@ func defaultNames() (all []string) {
 // plan is what the flags ask for, or an error that says what cannot be right.
 func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 	p := bench.Plan{
-		Audit: !b.quick, Seed: b.seed, Rounds: b.rounds, Duration: time.Duration(b.duration), Peers: b.peersDir, Retries: 2,
+		Audit: !b.quick, Seed: uint64(b.seed), Rounds: b.rounds, Duration: time.Duration(b.duration), Peers: b.peersDir, Retries: 2,
 		Candidates: slices.Concat(b.engines, b.peers),
 	}
 	if p.Rounds == 0 {
@@ -183,9 +185,6 @@ func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 	if b.quick {
 		p.Retries = 0 // to wait for a quiet machine may take long
 	}
-	if math.IsNaN(b.rate) || b.rate < 0 || b.rate > 1e8 {
-		return p, fmt.Errorf("--rate is %v; want messages per second, from 0 to 100 million", b.rate)
-	}
 	if cmd.Flags().Changed("engine") {
 		return p, errors.New("--engine is for one engine; bench compares several: --engines uring,epoll")
 	}
@@ -195,15 +194,15 @@ func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 		}
 		p.Candidates = slices.Concat(bench.Rungs(), b.peers)
 	}
+	if err := bench.CheckCandidates(p.Candidates); err != nil {
+		return p, err
+	}
 	if len(p.Candidates) < 2 {
 		return p, fmt.Errorf("--engines is %q; want two or more to compare, such as uring,epoll", strings.Join(b.engines, ","))
 	}
 	p.Baseline = p.Candidates[1]
-	if b.control {
-		p.Candidates = append(p.Candidates, p.Candidates[0]+"/2")
-	}
-	if err := bench.CheckCandidates(p.Candidates); err != nil {
-		return p, err
+	if again := p.Candidates[0] + "/2"; b.control && !slices.Contains(p.Candidates, again) {
+		p.Candidates = append(p.Candidates, again)
 	}
 	if err := b.checkRemote(cmd, p.Candidates); err != nil {
 		return p, err
@@ -237,7 +236,21 @@ func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 			p.Workloads = []bench.Workload{p.Workloads[0], p.Workloads[2], p.Workloads[3]}
 		}
 	}
+	for _, name := range p.Candidates {
+		if left := p.Unserved(name); len(left) == len(p.Workloads) {
+			return p, fmt.Errorf("%s does not serve %s; leave it out, or measure what it does serve, such as echo", name, listed(left))
+		}
+	}
 	return p, nil
+}
+
+// listed is workloads in a sentence.
+func listed(workloads []bench.Workload) string {
+	var all []string
+	for _, w := range workloads {
+		all = append(all, w.String())
+	}
+	return strings.Join(all, "; ")
 }
 
 // workload is what one value of --workload stands for, with what the flags say. A
@@ -258,14 +271,14 @@ func (b *benchmark) workload(name string, rated bool) (bench.Workload, error) {
 			w.Depth = b.depth
 		}
 		if rated {
-			w.Rate = b.rate
+			w.Rate = float64(b.rate)
 		}
 		return w, nil
 	}
 	if !known {
 		return bench.Workload{}, fmt.Errorf("--workload %q is no file and no workload; want a file or one of %s", name, names(kinds()))
 	}
-	w := bench.Workload{Kind: bench.Kind(name), Connections: b.connections, Size: b.size, Depth: b.depth, Rate: b.rate}
+	w := bench.Workload{Kind: bench.Kind(name), Connections: b.connections, Size: b.size, Depth: b.depth, Rate: float64(b.rate)}
 	if w.Kind == bench.Poems && w.Connections == 0 {
 		w.Connections = 1000
 	}
@@ -295,7 +308,12 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 		defer p.Remote.Close()
 	}
 	if !b.quiet {
-		fmt.Fprintf(b.stderr, "couplet: %d samples, which should take about %s, and at most %s\n", samples, roundly(takes), roundly(most))
+		fmt.Fprintf(b.stderr, "couplet: %s, which should take about %s, and at most %s\n", plural(samples, "sample"), roundly(takes), roundly(most))
+		for _, name := range p.Candidates {
+			if left := p.Unserved(name); len(left) > 0 {
+				fmt.Fprintf(b.stderr, "couplet: %s is left out of what it does not serve: %s\n", name, listed(left))
+			}
+		}
 	}
 	show := b.progress(p.Baseline)
 	plans := b.course(p)

@@ -179,7 +179,7 @@ func (t *liveTable) progress() string {
 	if t.past > 5*time.Second {
 		left = time.Duration(float64(left) * min(3, max(.5, float64(took)/float64(t.past))))
 	}
-	return fmt.Sprintf("%d of %d samples, %s gone, about %s left", t.done, t.total, roundly(took), roundly(left))
+	return fmt.Sprintf("%d of %s, %s gone, about %s left", t.done, plural(t.total, "sample"), roundly(took), roundly(left))
 }
 
 // end takes the table away: the report comes in its place.

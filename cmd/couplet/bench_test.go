@@ -49,6 +49,19 @@ func TestBenchTellsWhoCannotBeMeasured(t *testing.T) {
 	}
 }
 
+// Who does not serve a workload was told when all was over.
+func TestBenchTellsAtOnceWhoIsLeftOut(t *testing.T) {
+	t.Parallel()
+	o := couple(t, append(tiny, "--workload", "echo,broadcast", "--rounds", "1", "--peers", "gnet", "--peers-dir", t.TempDir())...).want(t, 0)
+	before, _, _ := strings.Cut(o.stderr, "round 1")
+	if want := "couplet: gnet is left out of what it does not serve: broadcast 3 x 64 B\n"; strings.Count(before, want) != 1 {
+		t.Errorf("stderr %q, want %q at its beginning", o.stderr, want)
+	}
+	if o := couple(t, append(tiny, "--peers", "gnet", "--peers-dir", t.TempDir())...).want(t, 0); strings.Contains(o.stderr, "does not serve") {
+		t.Errorf("stderr %q", o.stderr)
+	}
+}
+
 // A load of one's own gets the same report as the built-in ones, and the flags go
 // before what its file says.
 func TestBenchMeasuresAWorkloadFile(t *testing.T) {
@@ -109,6 +122,28 @@ func TestWorkloadFileWinsOverName(t *testing.T) {
 		cmd.Dir = dir
 		if o := beginCmd(t, cmd).end().want(t, 2); !strings.Contains(o.stderr, want) {
 			t.Errorf("%s: stderr %q, want %q", name, o.stderr, want)
+		}
+	}
+}
+
+// A workload file with a comma in its name was taken for two workloads.
+func TestACommaInTheNameOfAWorkloadFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "echo,churn"), []byte("reponse: 1"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ args, want string }{
+		{"-w echo,churn", `"reponse"`},
+		{"-w echo -w echo,churn", `"reponse"`},
+		{"-w churn,echo", "cannot write"},
+		{"-w echo,knitting", `"knitting"`},
+		{"-w churn -w knitting", `"knitting"`},
+	} {
+		cmd := exec.Command(binary, append([]string{"bench", "--json", "no/such.json"}, strings.Fields(c.args)...)...)
+		cmd.Dir = dir
+		if o := beginCmd(t, cmd).end().want(t, 2); !strings.Contains(o.stderr, c.want) {
+			t.Errorf("%s: stderr %q, want %q", c.args, o.stderr, c.want)
 		}
 	}
 }

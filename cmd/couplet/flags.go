@@ -1,13 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
@@ -15,8 +18,19 @@ import (
 var (
 	_ pflag.Value = (*duration)(nil)
 	_ pflag.Value = (*number)(nil)
+	_ pflag.Value = (*perSecond)(nil)
 	_ pflag.Value = (*choice)(nil)
+	_ pflag.Value = (*list)(nil)
 )
+
+// flagError is err, of a flag of cmd, with what would be right.
+func flagError(cmd *cobra.Command, err error) error {
+	var bad *pflag.InvalidValueError
+	if errors.As(err, &bad) && bad.GetFlag().Value.Type() == "bool" { // of which pflag tells how they are parsed
+		err = fmt.Errorf("invalid argument %q for \"--%s\" flag: want true or false", bad.GetValue(), bad.GetFlag().Name)
+	}
+	return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
+}
 
 // A duration is a Go duration or plain seconds, and not negative.
 type duration time.Duration
@@ -67,6 +81,21 @@ func (n *number) Set(s string) error {
 	return nil
 }
 
+// A perSecond is how many messages a second there are to be; 0 is no clock.
+type perSecond float64
+
+func (r *perSecond) String() string { return strconv.FormatFloat(float64(*r), 'g', -1, 64) }
+func (r *perSecond) Type() string   { return "float" }
+
+func (r *perSecond) Set(s string) error {
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(v >= 0 && v <= 1e8) {
+		return errors.New("want messages per second, from 0 to 100 million")
+	}
+	*r = perSecond(v)
+	return nil
+}
+
 // A choice is a word that passes a check.
 type choice struct {
 	value *string
@@ -87,6 +116,37 @@ func (c *choice) Set(s string) error {
 		return err
 	}
 	*c.value = s
+	return nil
+}
+
+// A list is words with commas between them, and more of them where the flag is
+// given again.
+type list struct {
+	value *[]string
+	files bool // a value that is a file is one word, commas and all
+	given bool // before that the value is the default
+}
+
+func (l *list) String() string {
+	if l.value == nil {
+		return ""
+	}
+	return strings.Join(*l.value, ",")
+}
+
+func (l *list) Type() string { return "strings" }
+
+func (l *list) Set(s string) error {
+	if !l.given {
+		l.given, *l.value = true, nil
+	}
+	words := []string{s}
+	if _, err := os.Stat(s); !l.files || err != nil {
+		words = strings.Split(s, ",")
+	}
+	if s != "" {
+		*l.value = append(*l.value, words...)
+	}
 	return nil
 }
 

@@ -44,9 +44,7 @@ line or an input was wrong.`,
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
-	})
+	root.SetFlagErrorFunc(flagError)
 	all := append([]string{engines.Auto}, engines.Names()...)
 	formats := []string{"text", "json"}
 	flags := root.PersistentFlags()

@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -10,7 +11,7 @@ import (
 )
 
 // What is wrong with a command line is said in one line, which names the value
-// and what would be right; the exit status is 2.
+// and what would be right, and once who says it; the exit status is 2.
 func TestBadInput(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -27,6 +28,7 @@ func TestBadInput(t *testing.T) {
 	deep := file(t, "deep.yaml", "request: 200\nresponse: 512\ndepth: 2\n")
 	misspelt := file(t, "misspelt.yaml", "request: 200\n\nreponse: 512\n")
 	unit := file(t, "unit.yaml", "request: 4KB\nresponse: 512\n")
+	tab := file(t, "tab.yaml", "request: 200\n\tresponse: 512\n")
 	empty := file(t, "empty.yaml", "")
 	torn := file(t, "torn.yaml", "request: [200\n")
 
@@ -90,18 +92,31 @@ func TestBadInput(t *testing.T) {
 		{"bench --workload " + plain, []string{plain + ":1", `"text"`, "request", "lifetime"}},
 		{"bench --workload " + empty, []string{empty, "empty", "request: 200"}},
 		{"bench --workload " + torn, []string{torn + ":1", "not YAML"}},
+		{"bench --workload " + tab, []string{tab + ":2", "not YAML", "indent with spaces"}},
 		{"bench --workload " + misspelt, []string{misspelt + ":3", `"reponse"`, "response"}},
 		{"bench --workload " + unit, []string{unit + ":1", `"4KB"`, "4KiB"}},
 		{"bench --workload " + load + " --size 64", []string{load, "size", "request and response"}},
 		{"bench --workload " + load + " --rate 50", []string{load, "rate", "think"}},
 		{"bench --workload " + deep + " --rate 50", []string{deep, "rate", "depth"}},
 		{"bench --engines uring", []string{`"uring"`, "uring,epoll"}},
-		{"bench --engines uring,turbo", []string{`"turbo"`, "gnet"}},
+		{"bench --engines uring,turbo", []string{`no engine "turbo"`, "gnet"}},
+		{"bench --engines turbo", []string{`no engine "turbo"`, "uring", "epoll", "gnet"}},
+		{"bench --engines=", []string{`--engines is ""`, "uring,epoll"}},
 		{"bench --engines uring,uring", []string{"twice", "uring/2"}},
+		{"bench --peers gnet --workload " + load, []string{"gnet does not serve load, 64 connections, #", "leave it out", "such as echo"}},
+		{"bench --peers netpoll --workload slow-poems,broadcast", []string{"netpoll does not serve poems 1000 x 10 B", "broadcast 64 x 64 B", "leave it out"}},
+		{"bench --engines uring,epoll,uring-x2 --workload broadcast", []string{"uring-x2 does not serve broadcast", "leave it out"}},
 		{"bench --engine uring", []string{"--engines"}},
 		{"bench --ablate --engines uring,epoll", []string{"--ablate", "--engines"}},
 		{"bench --rounds 0", []string{`"0"`, "--rounds"}},
-		{"bench --rate -1", []string{"--rate", "-1"}},
+		{"bench --rate -1", []string{"--rate", `"-1"`, "messages per second, from 0"}},
+		{"bench --rate abc", []string{"--rate", `"abc"`, "messages per second, from 0"}},
+		{"bench --rate NaN", []string{"--rate", `"NaN"`, "100 million"}},
+		{"bench --rate 1e9", []string{"--rate", `"1e9"`, "100 million"}},
+		{"bench --seed -1", []string{"--seed", `"-1"`, "want a whole number, 0 or more"}},
+		{"bench --seed abc", []string{"--seed", `"abc"`, "want a whole number, 0 or more"}},
+		{"bench --quick=often", []string{"--quick", `"often"`, "want true or false", "couplet bench --help"}},
+		{"serve echo -q=often", []string{"--quiet", `"often"`, "want true or false"}},
 		{"bench --workload churn --rate 5", []string{"churn", "rate"}},
 		{"bench --json " + dir, []string{dir, "directory"}},
 		{"bench --html " + dir + "/no/such", []string{dir + "/no/such", "cannot write"}},
@@ -133,6 +148,9 @@ func TestBadInput(t *testing.T) {
 		o := couple(t, strings.Fields(c.args)...)
 		if o.status != 2 || o.stdout != "" || strings.Count(o.stderr, "\n") != 1 || !strings.HasPrefix(o.stderr, "couplet: ") {
 			t.Errorf("couplet %s: status %d, stdout %q, stderr %q; want 2 and one line", c.args, o.status, o.stdout, o.stderr)
+		}
+		if prefix := regexp.MustCompile(`\b(bench|poetry|strconv[.\w]*): |: couplet: `); prefix.MatchString(o.stderr) {
+			t.Errorf("couplet %s says %q, in which %q is the program's own affair", c.args, o.stderr, prefix.FindString(o.stderr))
 		}
 		for _, says := range c.says {
 			if !strings.Contains(o.stderr, says) {
