@@ -80,6 +80,7 @@ type generator struct {
 	counting bool
 	draining bool          // nothing new is sent
 	inFlight int           // messages
+	moved    int64         // bytes, both ways
 	timers   timers.Queue  // of a Custom
 	paced    int           // messages that an open loop has sent since it began ...
 	pacing   time.Duration // ... then
@@ -247,24 +248,27 @@ func (g *generator) end() (err error) {
 	return err
 }
 
-// lostAfter is how long no message may come back before those in flight are lost:
+// lostAfter is for how long nothing may move before what is in flight is lost:
 // longer than the kernel takes to send again what a full receiver dropped.
-const lostAfter = 10 * time.Second
+var lostAfter = 10 * time.Second
 
 // settle waits until every message is back, so that at both edges of
 // what is counted nothing is in flight: CPU time and messages are then of the
-// same work. One that does not come back in time is lost.
+// same work. Where no byte moves any more, what is not back is lost. That is
+// decided by how often the generator has looked, not by the clock: who was held
+// up himself for so long has lost nothing.
 func (g *generator) settle() error {
 	if !g.w.echoes() {
 		return nil
 	}
+	const look = 5 * time.Millisecond
 	g.draining = true
-	for before, end := g.inFlight, g.now()+lostAfter; g.inFlight > 0 && g.now() < end; {
-		if err := g.run(5 * time.Millisecond); err != nil {
+	for before, idle := g.moved, time.Duration(0); g.inFlight > 0 && idle < lostAfter; idle += look {
+		if err := g.run(look); err != nil {
 			return err
 		}
-		if g.inFlight < before { // an open loop may have left much to do
-			before, end = g.inFlight, g.now()+lostAfter
+		if g.moved > before {
+			before, idle = g.moved, 0
 		}
 	}
 	g.draining = false
@@ -289,7 +293,7 @@ func (g *generator) runUntilAll(ready func(*client) bool) error {
 			return err
 		}
 	}
-	return fmt.Errorf("bench: connection %d of %d was not served within 20 s", i+1, len(g.conns))
+	return fmt.Errorf("connection %d of %d was not served within 20 s", i+1, len(g.conns))
 }
 
 func (g *generator) measureStream() error {
@@ -508,6 +512,7 @@ func (g *generator) receive(i int) {
 		g.Errors["end of stream"]++
 		g.close(i, false)
 	default:
+		g.moved += int64(n)
 		if !bytes.Equal(g.buf[:n], at(c.base+c.received, n)) {
 			g.Errors["bytes wrong"] += int64(n)
 		}
@@ -558,6 +563,7 @@ func (g *generator) send(i int) {
 			return
 		}
 		c.sent += int64(n)
+		g.moved += int64(n)
 	}
 	g.watch(i, c.sent < c.due)
 }

@@ -192,6 +192,44 @@ func TestWhatAPlanTakes(t *testing.T) {
 	}
 }
 
+// A message that came slowly was lost, though its bytes were on their way.
+func TestASlowMessageIsNotLost(t *testing.T) {
+	defer func(d time.Duration) { lostAfter = d }(lostAfter)
+	lostAfter = time.Second // three pauses
+	const size, pieces, pause = 500, 5, 300 * time.Millisecond
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		var h [header]byte
+		for {
+			if _, err := io.ReadFull(c, h[:]); err != nil {
+				return
+			}
+			_, _, off, _ := readHeader(h[:])
+			for i := range int64(pieces) {
+				time.Sleep(pause)
+				c.Write(at(off+i*size/pieces, size/pieces))
+			}
+		}
+	}()
+	w, err := Workload{Kind: Custom, Connections: 1, Spec: &Spec{Name: "slow", Request: Dist{Constant: header}, Response: Dist{Constant: size}}}.WithDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := measure(w, l.Addr().(*net.TCPAddr).AddrPort(), 0, 10*time.Millisecond, func() (Report, error) { return Report{}, nil })
+	if err != nil || len(f.Errors) > 0 || f.Units < 1 {
+		t.Errorf("%v: %v messages, errors %v", err, f.Units, f.Errors)
+	}
+}
+
 // ending tells how a connection of an answerer ended.
 type ending struct {
 	*answerer

@@ -223,6 +223,7 @@ func (g *generator) sendTalk(i int) {
 			return
 		}
 		t.written(int64(n))
+		g.moved += int64(n)
 	}
 	g.watch(i, t.unsent < len(t.asked))
 }
