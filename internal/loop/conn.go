@@ -478,8 +478,8 @@ func (c *Conn) flushed() {
 		return
 	}
 	first := !c.finSent
-	if first {
-		c.finSent = true
+	c.finSent = true
+	if first && (c.state == open || !c.ended) { // else the close, which follows at once, brings the FIN
 		c.loop.driver.CloseWrite(c)
 	}
 	if c.state == flushing {
@@ -499,10 +499,10 @@ func (c *Conn) close() {
 	c.state = flushing
 	c.dropInbound()
 	c.setReceive()
-	c.set().progress = c.loop.sockets.Progress(c.FD(), c.origin.unix)
 	c.active = c.loop.now
 	c.markDirty()
 	if c.head != nil {
+		c.set().progress = c.loop.sockets.Progress(c.FD(), c.origin.unix)
 		c.setTimer(c.origin.opts.FlushTimeout)
 	}
 }

@@ -65,7 +65,8 @@ type Driver interface {
 type CloseMode uint8
 
 const (
-	// Graceful is a plain close: what the kernel took is still sent.
+	// Graceful is a plain close: what the kernel took is still sent, and then a FIN
+	// if there was none.
 	Graceful CloseMode = iota
 	// Reset drops everything and resets the connection.
 	Reset

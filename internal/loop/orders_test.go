@@ -37,7 +37,7 @@ type order struct {
 	late       int  // reports that a stopped receive may still make
 	told       bool // ReceiveEnded was reported
 	sending    int  // bytes of the send in flight
-	fin        bool // CloseWrite was called
+	fin        bool // CloseWrite was called, or the close brought it
 	closing    bool // Close was called
 	how        string
 	sendFailed bool // a send was told an error
@@ -99,6 +99,9 @@ func (o *order) called(call string) {
 		o.fin = true
 	case what == "close":
 		o.closing, o.how = true, arg
+		if arg == "graceful" && o.told && o.sending == 0 && o.c.head == nil {
+			o.fin = true // a plain close brings it, and with the end received there is nothing to wait for
+		}
 	}
 }
 
