@@ -1,26 +1,42 @@
 #!/usr/bin/env bash
-# results.sh measures everything that RESULTS.md tells, and writes that file, the
-# samples (results.json) and the example report (docs/report.html). It takes about
-# half an hour; nothing else should run on the machine meanwhile.
-# With "write" it measures nothing and writes the files anew from the samples.
+# results.sh measures everything that RESULTS.md tells, and writes that file, its
+# samples (results.json), the example report (docs/report.html) and the report's
+# samples (report.json). It takes about half an hour; nothing else should run on the
+# machine meanwhile. Named parts alone are measured anew: table, loops, evenness,
+# ladder, report. With "write" nothing is, and the files are made anew from the samples.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-run=$(mktemp -d)/run
-go build -o "$run" ./bench/run
-if [ "${1:-}" != write ]; then
-  "$run" --table --candidates uring,epoll,gnet,net,c-uring,c-epoll --rounds "${ROUNDS:-7}" --duration "${DURATION:-500ms}" --json bench/results.json
-  "$run" --candidates uring,uring-x2,uring-x2-rr,uring-x2-least,epoll,epoll-x2,epoll-x2-rr,epoll-x2-least \
-    --baseline uring --connections 64 --rounds 5 --duration 500ms 2>/dev/null > bench/results-loops.txt
-  "$run" --evenness > bench/results-evenness.txt
-  for connections in 64 1000; do
-    "$run" --candidates uring,uring-oneshot,uring-u2,uring-u3,uring-notry,epoll,epoll-edge,epoll-notry --baseline epoll \
-      --connections $connections --rounds 9 --duration 400ms 2>/dev/null
-  done > bench/results-ladder.txt
-fi
-"$run" --from bench/results.json --markdown "$run.md" --html docs/report.html >/dev/null
+bin=$(mktemp -d)
+trap 'rm -r "$bin"' EXIT
+go build -o "$bin/" ./bench/run ./cmd/couplet
+run=$bin/run
+for part in ${*:-table loops evenness ladder report}; do
+  case $part in
+  table)
+    "$run" --table --candidates uring,epoll,gnet,net,c-uring,c-epoll --rounds "${ROUNDS:-7}" --duration "${DURATION:-500ms}" --json bench/results.json
+    ;;
+  loops)
+    "$run" --candidates uring,uring-x2,uring-x2-rr,uring-x2-least,epoll,epoll-x2,epoll-x2-rr,epoll-x2-least \
+      --baseline uring --connections 64 --rounds 5 --duration 500ms 2>/dev/null > bench/results-loops.txt
+    ;;
+  evenness) "$run" --evenness > bench/results-evenness.txt ;;
+  ladder)
+    for connections in 64 1000; do
+      "$run" --candidates uring,uring-oneshot,uring-u2,uring-u3,uring-notry,epoll,epoll-edge,epoll-notry --baseline epoll \
+        --connections $connections --rounds 9 --duration 400ms 2>/dev/null
+    done > bench/results-ladder.txt
+    ;;
+  report) "$bin/couplet" bench --json bench/report.json --html docs/report.html ;;
+  write) "$run" --from bench/report.json --html docs/report.html >/dev/null ;;
+  *)
+    echo "results.sh: there is no part $part; want table, loops, evenness, ladder, report or write" >&2
+    exit 2
+    ;;
+  esac
+done
+"$run" --from bench/results.json --markdown "$bin/table.md" >/dev/null
 {
-  cat bench/results-head.md
-  cat "$run.md"
+  cat bench/results-head.md "$bin/table.md"
   printf '\n## Two loops\n\nNot pinned; the generator shares the two CPUs with them, so this is what two loops cost, not what they can do.\n\n```\n'
   cat bench/results-loops.txt
   printf '```\n\nHow evenly a thousand connections come to lie on four loops:\n\n```\n'
