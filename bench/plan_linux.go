@@ -118,14 +118,19 @@ func (p Plan) withDefaults() (Plan, error) {
 // for a quiet machine. It pins this whole
 // process to ClientCPU. What a candidate cannot do, or fails to do, is told in
 // the Result; the error is for a plan that cannot be right, for ctx, and for an
-// agent that is lost. The Result of the last two is there, and Partial.
+// agent that is lost. The Result of the last two is there, and Partial. The end of
+// ctx cuts the sample that is under way, which is dropped, and ends a session with
+// an agent.
 func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 	p, err := p.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	var at site = p.Remote
-	if p.Remote == nil {
+	if p.Remote != nil {
+		// What is asked of the agent may take it long, and is of no use then.
+		defer context.AfterFunc(ctx, func() { p.Remote.Close() })()
+	} else {
 		shop, err := newWorkshop(p.Peers)
 		if err != nil {
 			return nil, err
@@ -184,16 +189,9 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 					p.Next(done, total, w, c.Name)
 				}
 				w.Seed = p.Seed + uint64(round)
-				s, engine, err := Sample{}, "", ctx.Err()
-				if err == nil {
-					s, engine, err = p.one(at, w, c, false, 0)
-				}
-				if over := ctx.Err(); err != nil && (over != nil || errors.As(err, new(lost))) {
-					r.Partial = true
-					if p.Save != nil {
-						p.Save(r)
-					}
-					return r, cmp.Or(over, err)
+				s, engine, err := p.one(ctx, at, w, c, false, 0)
+				if over := ctx.Err(); over != nil || errors.As(err, new(lost)) {
+					return p.partial(r, cmp.Or(over, err))
 				}
 				done++
 				if err != nil {
@@ -219,10 +217,22 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 			}
 		}
 		if p.Audit {
-			p.audit(at, r, w, able)
+			p.audit(ctx, at, r, w, able)
+			if over := ctx.Err(); over != nil {
+				return p.partial(r, over)
+			}
 		}
 	}
 	return r, nil
+}
+
+// partial is what Run returns when err ended it early.
+func (p Plan) partial(r *Result, err error) (*Result, error) {
+	r.Partial = true
+	if p.Save != nil {
+		p.Save(r)
+	}
+	return r, err
 }
 
 // Unserved are those of p's workloads that a candidate does not serve: it is left
@@ -240,13 +250,13 @@ func (p Plan) late() bool { return !p.Until.IsZero() && time.Now().After(p.Until
 
 // audit takes the samples that Audit asks for. One that fails is left out: what
 // fails, fails in the samples that count too.
-func (p Plan) audit(at site, r *Result, w Workload, able []Candidate) {
+func (p Plan) audit(ctx context.Context, at site, r *Result, w Workload, able []Candidate) {
 	p.Duration, p.Retries = min(p.Duration, 250*time.Millisecond), 0
 	for _, c := range able {
 		if !c.counts() || w.Kind == Idle || r.Unaudited != "" || p.late() {
 			continue
 		}
-		s, _, err := p.one(at, w, c, true, 0)
+		s, _, err := p.one(ctx, at, w, c, true, 0)
 		switch {
 		case err != nil || len(s.Errors) > 0:
 		case s.notCounted != "":
@@ -277,9 +287,9 @@ func errorText(errors map[string]int64) string {
 }
 
 // one takes one sample, with a server process of its own, which may have the kernel
-// count its system calls.
-func (p Plan) one(at site, w Workload, c Candidate, count bool, retry int) (Sample, string, error) {
-	server, err := at.start(c, w, count)
+// count its system calls. What it returns when ctx has ended is no sample.
+func (p Plan) one(ctx context.Context, at site, w Workload, c Candidate, count bool, retry int) (Sample, string, error) {
+	server, err := at.start(ctx, c, w, count)
 	if err != nil {
 		return Sample{}, "", err
 	}
@@ -289,7 +299,7 @@ func (p Plan) one(at site, w Workload, c Candidate, count bool, retry int) (Samp
 		line = "gc"
 	}
 	warm, duration := p.times(w)
-	f, err := measure(w, server.address(), warm, duration, func() (Report, error) { return server.ask(line) })
+	f, err := measure(ctx, w, server.address(), warm, duration, func() (Report, error) { return server.ask(line) })
 	// What was measured while the site was lost is no sample, whatever came of it.
 	if err := server.stop(); err != nil {
 		return Sample{}, "", err
@@ -298,14 +308,14 @@ func (p Plan) one(at site, w Workload, c Candidate, count bool, retry int) (Samp
 		return Sample{}, "", fmt.Errorf("%w%s", err, server.said())
 	}
 	s := sample(w, c.Name, f)
-	if f.Disturbed() && len(s.Errors) == 0 && w.Kind != Idle && retry < p.Retries {
+	if ctx.Err() == nil && f.Disturbed() && len(s.Errors) == 0 && w.Kind != Idle && retry < p.Retries {
 		quiet := func(limit time.Duration) {
 			fmt.Fprintf(p.progress, "%-32s waiting  %-10s others used %.0f %% of a CPU; it is measured again when the machine is quiet, or in %.0f s\n",
 				w, c.Name, 100*max(s.Others, s.GeneratorOthers), limit.Seconds())
-			at.awaitQuiet(limit)
+			at.awaitQuiet(ctx, limit)
 		}
 		if p.spare.await(p.SampleTakes(w), quiet) {
-			return p.one(at, w, c, count, retry+1)
+			return p.one(ctx, at, w, c, count, retry+1)
 		}
 	}
 	s.Retries = retry

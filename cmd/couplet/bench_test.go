@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"couplet/bench"
 	"couplet/engines"
@@ -166,6 +167,37 @@ func TestAnInterruptedBenchWritesWhatItHas(t *testing.T) {
 	r, err := bench.ReadFile(json)
 	if err != nil || !r.Partial || len(r.Samples) == 0 || len(r.Skipped) > 0 || len(r.Errors()) > 0 {
 		t.Errorf("the result: %+v, %v", r, err)
+	}
+}
+
+// A ^C waited for the end of the sample, and one of many hours could not be ended
+// but by a second one, which lost everything.
+func TestAnInterruptEndsASample(t *testing.T) {
+	t.Parallel()
+	for name, remote := range map[string]bool{"here": false, "at an agent": true} {
+		t.Run(name, func(t *testing.T) {
+			args := []string{"bench", "--engines", "goroutine,epoll", "--connections", "3"}
+			if remote {
+				a := beginAgent(t)
+				args = append(args, "--remote", a.addr, "--token", a.token)
+				defer func() {
+					a.end().want(t, 0)
+					a.awaitNone()
+				}()
+			}
+			json := filepath.Join(t.TempDir(), "a.json")
+			j := begin(t, append(args, "--duration", "3m", "--json", json)...)
+			j.stderr.await(t, "should take about", 1)
+			time.Sleep(500 * time.Millisecond)
+			j.cmd.Process.Signal(syscall.SIGINT)
+			o := j.end().want(t, 1)
+			if strings.Count(o.stderr, "partial") != 1 || o.took > time.Minute {
+				t.Errorf("after %v: stderr %q", o.took, o.stderr)
+			}
+			if r, err := bench.ReadFile(json); err != nil || !r.Partial || len(r.Samples)+len(r.Skipped) > 0 {
+				t.Errorf("the result: %+v, %v", r, err)
+			}
+		})
 	}
 }
 
