@@ -25,7 +25,7 @@ type benchmark struct {
 	connections, size, depth  int
 	rate                      perSecond
 	rounds, seed              int
-	duration                  duration
+	duration                  time.Duration
 	quick, ablate, control    bool
 	json, html                string
 	peersDir                  string
@@ -87,7 +87,7 @@ flags should take is said when it begins; on a terminal a table shows how far it
 	f.Var(&number{&b.depth, 1, 1 << 16}, "depth", "messages in flight on each connection (1 by default, 16 for pipelined)")
 	f.Var(&b.rate, "rate", "messages per second in all, sent by the clock; 0: as fast as answers come")
 	f.Var(&number{&b.rounds, 1, 1000}, "rounds", "rounds (7 by default, 5 with --quick)")
-	f.Var(&b.duration, "duration", "time for one measurement (1s by default, 250ms with --quick)")
+	f.Var(&period{&b.duration, 10 * time.Millisecond, 10 * time.Minute}, "duration", "time for one measurement, up to 10m (1s by default, 250ms with --quick)")
 	f.Var(&number{&b.seed, 0, math.MaxInt}, "seed", "what the order within the rounds is drawn from")
 	f.BoolVar(&b.quick, "quick", false, "three workloads and short samples: at most a minute")
 	f.BoolVar(&b.ablate, "ablate", false, "measure what each feature of io_uring and each way to use epoll is worth, on one workload")
@@ -167,7 +167,7 @@ func defaultNames() (all []string) {
 // plan is what the flags ask for, or an error that says what cannot be right.
 func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 	p := bench.Plan{
-		Audit: !b.quick, Seed: uint64(b.seed), Rounds: b.rounds, Duration: time.Duration(b.duration), Peers: b.peersDir, Retries: 2,
+		Audit: !b.quick, Seed: uint64(b.seed), Rounds: b.rounds, Duration: b.duration, Peers: b.peersDir, Retries: 2,
 		Candidates: slices.Concat(b.engines, b.peers),
 	}
 	if p.Rounds == 0 {

@@ -108,6 +108,10 @@ func TestBadInput(t *testing.T) {
 		{"bench --engines uring,epoll,uring-x2 --workload broadcast", []string{"uring-x2 does not serve broadcast", "leave it out"}},
 		{"bench --engine uring", []string{"--engines"}},
 		{"bench --ablate --engines uring,epoll", []string{"--ablate", "--engines"}},
+		{"bench --duration 100000h", []string{`"100000h"`, "--duration", "from 10ms to 10m;"}}, // it should take about 0 s
+		{"bench --duration 1ns", []string{`"1ns"`, "from 10ms to 10m;"}},
+		{"bench --duration 0", []string{`"0"`, "from 10ms to 10m;"}},
+		{"bench --duration=-1s", []string{`"-1s"`, "not negative"}},
 		{"bench --rounds 0", []string{`"0"`, "--rounds"}},
 		{"bench --rate -1", []string{"--rate", `"-1"`, "messages per second, from 0"}},
 		{"bench --rate abc", []string{"--rate", `"abc"`, "messages per second, from 0"}},
@@ -195,6 +199,17 @@ func TestVersionHelpAndCompletion(t *testing.T) {
 	}
 	if o := couple(t, "__complete", "serve", "poem", "the-r").want(t, 0); !strings.Contains(o.stdout, "the-raven") {
 		t.Errorf("the poems are not completed: %q", o.stdout)
+	}
+}
+
+// The help said "(default 0s)" beside "1s by default".
+func TestHelpTellsOneDefault(t *testing.T) {
+	t.Parallel()
+	o := couple(t, "bench", "--help").want(t, 0)
+	for line := range strings.Lines(o.stdout) {
+		if strings.Contains(line, "by default") && strings.Contains(line, "(default ") || strings.Contains(line, "(default 0") {
+			t.Errorf("the help says %q", line)
+		}
 	}
 }
 
