@@ -54,6 +54,9 @@ type Plan struct {
 	// Save, if not nil, is called with what there is after every round, so that
 	// what ends the program early does not take everything with it.
 	Save func(*Result)
+	// Ready, if not nil, is called before the first sample with the candidates that
+	// cannot be had. Its error ends the run; without one they are left out.
+	Ready func(missing []Skipped) error
 	// Next, if not nil, is called before every sample with how many of how many
 	// there have been, and what comes now.
 	Next func(done, total int, w Workload, candidate string)
@@ -117,8 +120,8 @@ func (p Plan) withDefaults() (Plan, error) {
 // Run measures, and writes a line per sample to progress, and one before it waits
 // for a quiet machine. It pins this whole
 // process to ClientCPU. What a candidate cannot do, or fails to do, is told in
-// the Result; the error is for a plan that cannot be right, for ctx, and for an
-// agent that is lost. The Result of the last two is there, and Partial. The end of
+// the Result; the error is for a plan that cannot be right, of Ready, for ctx, and
+// for an agent that is lost. The Result of the last two is there, and Partial. The end of
 // ctx cuts the sample that is under way, which is dropped, and ends a session with
 // an agent.
 func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
@@ -131,7 +134,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 		// What is asked of the agent may take it long, and is of no use then.
 		defer context.AfterFunc(ctx, func() { p.Remote.Close() })()
 	} else {
-		shop, err := newWorkshop(p.Peers)
+		shop, err := newWorkshop(ctx, p.Peers)
 		if err != nil {
 			return nil, err
 		}
@@ -147,10 +150,21 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 		}
 		if err := at.prepare(c); err != nil {
 			r.skip(Skipped{"", name, err.Error()})
-			fmt.Fprintf(progress, "%s is left out: %v\n", name, err)
 			continue
 		}
 		candidates = append(candidates, c)
+	}
+	if over := ctx.Err(); over != nil {
+		r.Skipped = nil // what was being built is no fault of its own
+		return p.partial(r, over)
+	}
+	if p.Ready != nil {
+		if err := p.Ready(r.Skipped); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range r.Skipped {
+		fmt.Fprintf(progress, "%s is left out: %s\n", s.Candidate, s.Why)
 	}
 	if err := Pin(p.ClientCPU); err != nil {
 		return nil, err

@@ -307,17 +307,23 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 		}
 		defer p.Remote.Close()
 	}
-	if !b.quiet {
-		fmt.Fprintf(b.stderr, "couplet: %s, which should take about %s, and at most %s\n", plural(samples, "sample"), roundly(takes), roundly(most))
-		for _, name := range p.Candidates {
-			if left := p.Unserved(name); len(left) > 0 {
-				fmt.Fprintf(b.stderr, "couplet: %s is left out of what it does not serve: %s\n", name, listed(left))
-			}
-		}
-	}
 	show := b.progress(p.Baseline)
 	plans := b.course(p)
-	result, err := show.run(ctx, p, plans[1:])
+	plans[0].Ready = func(missing []bench.Skipped) error {
+		if len(missing) > 0 {
+			return fmt.Errorf("%s cannot be measured: %s; or leave it out", missing[0].Candidate, oneLine(missing[0].Why))
+		}
+		if !b.quiet {
+			fmt.Fprintf(b.stderr, "couplet: %s, which should take about %s, and at most %s\n", plural(samples, "sample"), roundly(takes), roundly(most))
+			for _, name := range p.Candidates {
+				if left := p.Unserved(name); len(left) > 0 {
+					fmt.Fprintf(b.stderr, "couplet: %s is left out of what it does not serve: %s\n", name, listed(left))
+				}
+			}
+		}
+		return nil
+	}
+	result, err := show.run(ctx, plans[0], plans[1:])
 	if err == nil && len(plans) > 1 {
 		err = b.saturate(ctx, p, result, show)
 	}

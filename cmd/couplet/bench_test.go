@@ -42,23 +42,29 @@ func TestBenchMeasuresAndJudges(t *testing.T) {
 	}
 }
 
+// Who was asked for and cannot be had was left out of a run that said it was well.
 func TestBenchTellsWhoCannotBeMeasured(t *testing.T) {
 	t.Parallel()
-	o := couple(t, append(tiny, "--peers", "gnet", "--peers-dir", t.TempDir())...).want(t, 0)
-	if !strings.Contains(o.stderr, "couplet: gnet was not measured on every workload: the module bench/peers is not at") {
-		t.Errorf("stderr %q", o.stderr)
+	broken := filepath.Dir(file(t, "go.mod", "module\n"))
+	for _, c := range []struct{ dir, says string }{{t.TempDir(), "name its place with --peers-dir"}, {"/no/such", "/no/such"}, {broken, "go build"}} {
+		o := couple(t, append(tiny, "--peers", "gnet,net", "--peers-dir", c.dir)...).want(t, 2)
+		if o.stdout != "" || strings.Count(o.stderr, "\n") != 1 || !strings.HasPrefix(o.stderr, "couplet: gnet cannot be measured: ") ||
+			!strings.Contains(o.stderr, c.says) || !strings.Contains(o.stderr, "leave it out") {
+			t.Errorf("stdout %q, stderr %q", o.stdout, o.stderr)
+		}
 	}
 }
 
 // Who does not serve a workload was told when all was over.
 func TestBenchTellsAtOnceWhoIsLeftOut(t *testing.T) {
 	t.Parallel()
-	o := couple(t, append(tiny, "--workload", "echo,broadcast", "--rounds", "1", "--peers", "gnet", "--peers-dir", t.TempDir())...).want(t, 0)
+	several := append(tiny, "--engines", "epoll-x2", "--rounds", "1", "--workload")
+	o := couple(t, append(several, "echo,broadcast")...).want(t, 0)
 	before, _, _ := strings.Cut(o.stderr, "round 1")
-	if want := "couplet: gnet is left out of what it does not serve: broadcast 3 x 64 B\n"; strings.Count(before, want) != 1 {
+	if want := "couplet: epoll-x2 is left out of what it does not serve: broadcast 3 x 64 B\n"; strings.Count(before, want) != 1 {
 		t.Errorf("stderr %q, want %q at its beginning", o.stderr, want)
 	}
-	if o := couple(t, append(tiny, "--peers", "gnet", "--peers-dir", t.TempDir())...).want(t, 0); strings.Contains(o.stderr, "does not serve") {
+	if o := couple(t, append(several, "echo")...).want(t, 0); strings.Contains(o.stderr, "does not serve") {
 		t.Errorf("stderr %q", o.stderr)
 	}
 }
