@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -337,10 +338,12 @@ func (p Plan) one(ctx context.Context, at site, w Workload, c Candidate, count b
 }
 
 func (p Plan) manifest(s site) Manifest {
+	build, _ := debug.ReadBuildInfo()
+	dir, _ := os.Getwd()
 	m := Manifest{
 		Began:      time.Now().UTC().Truncate(time.Second),
 		Command:    withoutToken(append([]string{filepath.Base(os.Args[0])}, os.Args[1:]...)),
-		Commit:     commit(),
+		Commit:     commit(build, dir),
 		GOMAXPROCS: p.Procs,
 		ServerCPU:  p.ServerCPU,
 		ClientCPU:  p.ClientCPU,
@@ -374,14 +377,46 @@ func withoutToken(args []string) []string {
 	return args
 }
 
-func commit() string {
-	out, err := exec.Command("git", "rev-parse", "HEAD").Output()
-	if err != nil {
-		return "unknown"
+// commit is that of the program, which its build tells, or else that of the checkout
+// of couplet in which dir is: "go run" and "go test" tell none. It is "" where there is
+// neither.
+func commit(build *debug.BuildInfo, dir string) string {
+	revision, modified := "", false
+	if build != nil {
+		for _, s := range build.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				revision = s.Value
+			case "vcs.modified":
+				modified = s.Value == "true"
+			}
+		}
 	}
-	c := strings.TrimSpace(string(out))
-	if out, err := exec.Command("git", "status", "--porcelain").Output(); err == nil && len(out) > 0 {
-		c += " with changes"
+	if revision == "" && inModule(dir) {
+		git := func(args ...string) string {
+			out, _ := exec.Command("git", append([]string{"-C", dir}, args...)...).Output()
+			return strings.TrimSpace(string(out))
+		}
+		revision = git("rev-parse", "HEAD")
+		modified = git("status", "--porcelain") != ""
 	}
-	return c
+	if revision != "" && modified {
+		revision += " with changes"
+	}
+	return revision
+}
+
+// inModule reports whether dir is in the module couplet.
+func inModule(dir string) bool {
+	for {
+		text, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil {
+			return slices.Contains(strings.Split(string(text), "\n"), "module couplet")
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return false
+		}
+		dir = parent
+	}
 }
