@@ -32,6 +32,9 @@ type Plan struct {
 	// Duration is how long a sample takes (1 s by default), after Warm (a third
 	// of it by default), which is not counted.
 	Duration, Warm time.Duration
+	// Brief has samples that need longer than that, those of poems and of files with
+	// pauses, be no longer than it takes to say something.
+	Brief bool
 	// Baseline is the candidate that the table compares with.
 	Baseline string
 	// ServerCPU and ClientCPU are where the server and this process are pinned;

@@ -167,7 +167,7 @@ func defaultNames() (all []string) {
 // plan is what the flags ask for, or an error that says what cannot be right.
 func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 	p := bench.Plan{
-		Audit: !b.quick, Seed: uint64(b.seed), Rounds: b.rounds, Duration: b.duration, Peers: b.peersDir, Retries: 2,
+		Audit: !b.quick, Brief: b.quick, Seed: uint64(b.seed), Rounds: b.rounds, Duration: b.duration, Peers: b.peersDir, Retries: 2,
 		Candidates: slices.Concat(b.engines, b.peers),
 	}
 	if p.Rounds == 0 {
