@@ -290,7 +290,7 @@ func (r *Result) facts() []string {
 		}
 		facts = append(facts, cpu)
 	}
-	if n := m.Network; n != nil {
+	if n := m.Network; n != nil && !n.OneMachine {
 		facts = append(facts, "over a network, from "+n.Generator)
 	}
 	if m.Rounds > 0 {

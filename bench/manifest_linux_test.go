@@ -77,3 +77,13 @@ func TestTheCommitIsTheProgramsOwn(t *testing.T) {
 		}
 	}
 }
+
+// Of an agent on the same machine the page said that it was over a network.
+func TestOneMachineIsNoNetwork(t *testing.T) {
+	for one, want := range map[bool]int{true: 0, false: 1} {
+		r := &Result{Manifest: Manifest{Network: &Network{Server: "127.0.0.1", Generator: "127.0.0.1", OneMachine: one}}}
+		if facts := strings.Join(r.facts(), "\n"); strings.Count(facts, "over a network") != want {
+			t.Errorf("on one machine %v: %q", one, facts)
+		}
+	}
+}
