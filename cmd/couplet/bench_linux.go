@@ -279,6 +279,9 @@ func (b *benchmark) workload(name string, rated bool) (bench.Workload, error) {
 		return bench.Workload{}, fmt.Errorf("--workload %q is no file and no workload; want a file or one of %s", name, names(kinds()))
 	}
 	w := bench.Workload{Kind: bench.Kind(name), Connections: b.connections, Size: b.size, Depth: b.depth, Rate: float64(b.rate)}
+	if w.Kind == bench.Stream && b.size > 0 {
+		return w, errors.New("--workload stream: size does not go with it, whose bytes are no messages; leave --size out")
+	}
 	if w.Kind == bench.Poems && w.Connections == 0 {
 		w.Connections = 1000
 	}

@@ -122,6 +122,10 @@ func TestBadInput(t *testing.T) {
 		{"bench --quick=often", []string{"--quick", `"often"`, "want true or false", "couplet bench --help"}},
 		{"serve echo -q=often", []string{"--quiet", `"often"`, "want true or false"}},
 		{"bench --workload churn --rate 5", []string{"churn", "rate"}},
+		{"bench --workload churn --depth 4", []string{"churn", "depth is for echo"}}, // it did nothing, and so did these
+		{"bench --workload echo,slow-poems --depth 4", []string{"slow-poems", "depth is for echo"}},
+		{"bench --workload stream --depth 4", []string{"stream", "depth is for echo"}},
+		{"bench --workload stream --size 100", []string{"stream", "leave --size out"}},
 		{"bench --json " + dir, []string{dir, "directory"}},
 		{"bench --html " + dir + "/no/such", []string{dir + "/no/such", "cannot write"}},
 		{"bench compare a.json", []string{"A.json B.json"}},
