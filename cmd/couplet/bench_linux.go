@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,7 +75,12 @@ flags should take is said when it begins; on a terminal a table shows how far it
   couplet bench compare before.json after.json
   couplet bench agent --listen 192.168.1.5:7070        # on the other machine, then here:
   couplet bench --remote 192.168.1.5:7070 --token ...`,
-		Args: cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("bench has no command %q; want compare or agent, or name a workload by --workload", args[0])
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd) },
 	}
 	b.engines, b.seed = []string{"uring", "epoll"}, 1
@@ -338,7 +344,7 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 	if err != nil && !result.Partial {
 		return failure{err}
 	}
-	if err := b.report(result, p); err != nil {
+	if err := errors.Join(b.write(result), b.report(result, p)); err != nil {
 		return failure{err}
 	}
 	switch {
@@ -385,7 +391,7 @@ func (show progress) end() {
 	}
 }
 
-// report writes the table, the verdict, the control and the files.
+// report writes the table, the verdict and the control.
 func (b *benchmark) report(r *bench.Result, p bench.Plan) error {
 	if err := r.WriteTable(b.stdout); err != nil {
 		return err
@@ -405,23 +411,27 @@ func (b *benchmark) report(r *bench.Result, p bench.Plan) error {
 		fmt.Fprintln(b.stdout, r.Control(p.Candidates[0], p.Candidates[0]+"/2"))
 	}
 	fmt.Fprintln(b.stdout, r.Verdict(p.Candidates[0], p.Candidates[1]))
+	return nil
+}
+
+// write makes the files. One that cannot be written does not cost the other.
+func (b *benchmark) write(r *bench.Result) error {
+	var asJSON, asPage error
 	if b.json != "" {
-		if err := r.WriteFile(b.json); err != nil {
-			return err
-		}
+		asJSON = r.WriteFile(b.json)
 	}
 	if b.html != "" {
-		f, err := os.Create(b.html)
-		if err != nil {
-			return err
-		}
-		if err := r.WriteHTML(f); err != nil {
-			f.Close()
-			return err
-		}
-		return f.Close()
+		asPage = writePage(b.html, r)
 	}
-	return nil
+	return errors.Join(asJSON, asPage)
+}
+
+func writePage(path string, r *bench.Result) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return cmp.Or(r.WriteHTML(f), f.Close())
 }
 
 // writable is nil if a file can be made at path, or path is "".

@@ -133,6 +133,34 @@ func TestWorkloadFileWinsOverName(t *testing.T) {
 	}
 }
 
+// To read a pipe waited for ever.
+func TestAPipeIsNoWorkloadFile(t *testing.T) {
+	t.Parallel()
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Skip(err)
+	}
+	if o := couple(t, "bench", "-w", pipe).want(t, 2); o.stderr != "couplet: --workload: "+pipe+" is no regular file; want a workload file\n" {
+		t.Errorf("stderr %q", o.stderr)
+	}
+}
+
+// A file that could not be written cost the one after it.
+func TestOneFileDoesNotCostTheOther(t *testing.T) {
+	t.Parallel()
+	const full = "/dev/full"
+	if _, err := os.Stat(full); err != nil {
+		t.Skip(err)
+	}
+	json, page := filepath.Join(t.TempDir(), "a.json"), filepath.Join(t.TempDir(), "a.html")
+	for _, c := range []struct{ json, page, bad, good string }{{"/proc/no-such", page, "/proc/no-such", page}, {json, full, full, json}} {
+		o := couple(t, append(tiny, "--rounds", "1", "--json", c.json, "--html", c.page)...).want(t, 1)
+		if info, err := os.Stat(c.good); err != nil || info.Size() == 0 || !strings.Contains(o.stdout, "On Linux ") || !strings.Contains(o.stderr, c.bad) {
+			t.Errorf("with %s: %v, stdout %q, stderr %q", c.bad, err, o.stdout, o.stderr)
+		}
+	}
+}
+
 // A workload file with a comma in its name was taken for two workloads.
 func TestACommaInTheNameOfAWorkloadFile(t *testing.T) {
 	t.Parallel()
