@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"embed"
 	"errors"
 	"fmt"
@@ -182,8 +183,9 @@ func (w Workload) args() []string {
 }
 
 // A workshop builds what candidates are made of, once each, in a directory of
-// its own.
+// its own, until ctx ends.
 type workshop struct {
+	ctx                 context.Context
 	self, dir, peersDir string
 	built               map[string]error
 }
@@ -191,7 +193,7 @@ type workshop struct {
 //go:embed c/*.c c/*.h
 var sources embed.FS
 
-func newWorkshop(peersDir string) (*workshop, error) {
+func newWorkshop(ctx context.Context, peersDir string) (*workshop, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -200,7 +202,7 @@ func newWorkshop(peersDir string) (*workshop, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &workshop{self, dir, peersDir, map[string]error{}}, nil
+	return &workshop{ctx, self, dir, peersDir, map[string]error{}}, nil
 }
 
 func (w *workshop) close() { os.RemoveAll(w.dir) }
@@ -231,7 +233,7 @@ func (w *workshop) compile(source string, libs ...string) (string, error) {
 			}
 		}
 		args := append([]string{"-O2", "-o", path, filepath.Join(w.dir, source)}, libs...)
-		if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(w.ctx, "gcc", args...).CombinedOutput(); err != nil {
 			if strings.Contains(string(out), "liburing.h: No such file") {
 				return errors.New("there is no liburing.h; apt-get install liburing-dev")
 			}
@@ -250,9 +252,9 @@ func (w *workshop) text() (string, error) {
 func (w *workshop) peers() (string, error) {
 	return w.once("peers", func(path string) error {
 		if _, err := os.Stat(filepath.Join(w.peersDir, "go.mod")); err != nil {
-			return fmt.Errorf("the module bench/peers is not at %q; run in a checkout, or name its place", w.peersDir)
+			return fmt.Errorf("the module bench/peers is not at %q; run in a checkout, or name its place with --peers-dir", w.peersDir)
 		}
-		if out, err := exec.Command("go", "build", "-C", w.peersDir, "-o", path, ".").CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(w.ctx, "go", "build", "-C", w.peersDir, "-o", path, ".").CombinedOutput(); err != nil {
 			return fmt.Errorf("go build -C %s: %w: %s", w.peersDir, err, out)
 		}
 		return nil

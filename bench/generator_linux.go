@@ -2,10 +2,12 @@ package bench
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -19,11 +21,12 @@ import (
 // the beginning and at the end of what is counted. w must come from
 // WithDefaults. Measure holds a thread for itself.
 func Measure(w Workload, port int, warm, d time.Duration, mark func() (Report, error)) (Figures, error) {
-	return measure(w, netip.AddrPortFrom(loopback, uint16(port)), warm, d, mark)
+	return measure(context.Background(), w, netip.AddrPortFrom(loopback, uint16(port)), warm, d, mark)
 }
 
-// measure is Measure for a server anywhere.
-func measure(w Workload, server netip.AddrPort, warm, d time.Duration, mark func() (Report, error)) (Figures, error) {
+// measure is Measure for a server anywhere, until ctx ends: then its error is that
+// of ctx.
+func measure(ctx context.Context, w Workload, server netip.AddrPort, warm, d time.Duration, mark func() (Report, error)) (Figures, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	family, to, err := sockaddr(server)
@@ -35,7 +38,7 @@ func measure(w Workload, server netip.AddrPort, warm, d time.Duration, mark func
 		return Figures{}, err
 	}
 	g := &generator{
-		w: w, server: server, family: family, to: to, ep: ep, mark: mark,
+		ctx: ctx, w: w, server: server, family: family, to: to, ep: ep, mark: mark,
 		alone: runtime.GOMAXPROCS(0) == 1,
 		buf:   make([]byte, span),
 		out:   make([]byte, 64<<10),
@@ -46,6 +49,7 @@ func measure(w Workload, server netip.AddrPort, warm, d time.Duration, mark func
 			Errors:  map[string]int64{},
 		},
 	}
+	defer context.AfterFunc(ctx, func() { g.over.Store(true) })()
 	defer func() {
 		for i := range g.conns {
 			g.close(i, true)
@@ -66,6 +70,8 @@ func measure(w Workload, server netip.AddrPort, warm, d time.Duration, mark func
 // lets the next message go, or open, so that the clock is.
 type generator struct {
 	Figures
+	ctx      context.Context
+	over     atomic.Bool // ctx is: to ask that is cheap
 	w        Workload
 	server   netip.AddrPort
 	family   int
@@ -368,6 +374,9 @@ func (g *generator) measureIdle() error {
 const perSource = 20_000
 
 func (g *generator) connect(i int) error {
+	if g.over.Load() {
+		return g.ctx.Err()
+	}
 	again := g.conns[i].talk != nil // in the midst of it all, where nothing may wait
 	kind := unix.SOCK_STREAM | unix.SOCK_CLOEXEC
 	if again {
@@ -450,10 +459,13 @@ func (g *generator) close(i int, reset bool) {
 // run generates load for d. It asks for events without ever sleeping: to wake a
 // CPU that sleeps is dear, on virtual machines above all, and the server that
 // wakes the generator would be charged for it. What it finds nothing to do in is
-// its idle time.
+// its idle time. The end of ctx is an error.
 func (g *generator) run(d time.Duration) error {
 	asked := g.now()
 	for end := asked + d; ; {
+		if g.over.Load() {
+			return g.ctx.Err()
+		}
 		due := min(asked, end)
 		if !g.draining {
 			sent := g.w.Rate > 0 && g.pace(due)

@@ -290,7 +290,7 @@ func (r *Result) facts() []string {
 		}
 		facts = append(facts, cpu)
 	}
-	if n := m.Network; n != nil {
+	if n := m.Network; n != nil && !n.OneMachine {
 		facts = append(facts, "over a network, from "+n.Generator)
 	}
 	if m.Rounds > 0 {
@@ -523,7 +523,9 @@ func (m Manifest) rows() [][2]string {
 	row := func(k, format string, v ...any) { rows = append(rows, [2]string{k, fmt.Sprintf(format, v...)}) }
 	row("begun", "%s", m.Began.Format("2006-01-02 15:04:05 MST"))
 	row("took", "%v, of which %v for samples that were taken again", m.Took.Round(time.Second), m.Again.Round(time.Second))
-	row("commit", "%s", m.Commit)
+	if m.Commit != "" {
+		row("commit", "%s", m.Commit)
+	}
 	if n := m.Network; n != nil {
 		g := n.GeneratorMachine
 		row("network", "%s: generator at %s, server at %s", m.network(), n.Generator, n.Server)

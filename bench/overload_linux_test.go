@@ -125,14 +125,15 @@ type noisy struct {
 	waits  int
 }
 
-func (n *noisy) prepare(Candidate) error                          { return nil }
-func (n *noisy) start(Candidate, Workload, bool) (subject, error) { return n, nil }
-func (n *noisy) awaitQuiet(time.Duration)                         { n.waits++ }
-func (n *noisy) load() string                                     { return "" }
-func (n *noisy) address() netip.AddrPort                          { return n.server }
-func (n *noisy) engine() string                                   { return "" }
-func (n *noisy) said() string                                     { return "" }
-func (n *noisy) stop() error                                      { return nil }
+func (n *noisy) prepare(Candidate) error                   { return nil }
+func (n *noisy) awaitQuiet(context.Context, time.Duration) { n.waits++ }
+func (n *noisy) load() string                              { return "" }
+func (n *noisy) address() netip.AddrPort                   { return n.server }
+func (n *noisy) engine() string                            { return "" }
+func (n *noisy) said() string                              { return "" }
+func (n *noisy) stop() error                               { return nil }
+
+func (n *noisy) start(context.Context, Candidate, Workload, bool) (subject, error) { return n, nil }
 
 func (n *noisy) ask(string) (Report, error) {
 	n.used += time.Hour.Microseconds()
@@ -160,7 +161,7 @@ func TestAPlanTellsThatItWaits(t *testing.T) {
 	site := &noisy{server: l.Addr().(*net.TCPAddr).AddrPort()}
 	var said strings.Builder
 	p := Plan{Warm: time.Millisecond, Duration: 10 * time.Millisecond, Retries: 1, spare: new(spare), progress: &said}
-	s, _, err := p.one(site, w, Candidate{Name: "epoll"}, false, 0)
+	s, _, err := p.one(t.Context(), site, w, Candidate{Name: "epoll"}, false, 0)
 	if err != nil || s.Retries != 1 || site.waits != 1 {
 		t.Fatalf("%v, taken again %d times after %d waits", err, s.Retries, site.waits)
 	}
@@ -224,7 +225,7 @@ func TestASlowMessageIsNotLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := measure(w, l.Addr().(*net.TCPAddr).AddrPort(), 0, 10*time.Millisecond, func() (Report, error) { return Report{}, nil })
+	f, err := measure(t.Context(), w, l.Addr().(*net.TCPAddr).AddrPort(), 0, 10*time.Millisecond, func() (Report, error) { return Report{}, nil })
 	if err != nil || len(f.Errors) > 0 || f.Units < 1 {
 		t.Errorf("%v: %v messages, errors %v", err, f.Units, f.Errors)
 	}
@@ -270,7 +271,7 @@ func TestShortLivesUseUpNoPorts(t *testing.T) {
 			t.Fatal(err)
 		}
 		server := l.Addr().(*net.TCPAddr).AddrPort()
-		f, err := measure(w, server, 5*time.Millisecond, 20*time.Millisecond, func() (Report, error) { return Report{}, nil })
+		f, err := measure(t.Context(), w, server, 5*time.Millisecond, 20*time.Millisecond, func() (Report, error) { return Report{}, nil })
 		if err != nil || len(f.Errors) > 0 {
 			t.Fatalf("%v, errors %v", err, f.Errors)
 		}
@@ -282,5 +283,66 @@ func TestShortLivesUseUpNoPorts(t *testing.T) {
 		case <-time.After(20 * time.Second):
 			t.Fatalf("at %s no connection ends", address)
 		}
+	}
+}
+
+// A ^C did not end the sample that was under way, whatever it waited for.
+func TestTheEndOfItsContextEndsASample(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // what comes is not read
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	e, err := engines.Open("goroutine", couplet.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		e.Stop()
+		<-e.Done()
+	}()
+	echo, err := Serve(e, Workload{Kind: Echo, Connections: 2, Size: 64, Depth: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	talk := &Spec{Name: "talk", Request: Dist{Constant: 20}, Response: Dist{Constant: 30}}
+	for _, c := range []struct {
+		at   net.Addr
+		w    Workload
+		warm time.Duration
+	}{
+		{echo.Addr(), Workload{Kind: Echo}, 0},          // run
+		{echo.Addr(), Workload{Kind: Churn}, 0},         // with connections that are made
+		{silent.Addr(), Workload{Kind: Echo}, 0},        // settle
+		{silent.Addr(), Workload{Kind: Custom}, 0},      // ... of a file
+		{silent.Addr(), Workload{Kind: Poems}, 0},       // the first chunk
+		{silent.Addr(), Workload{Kind: Stream}, 0},      // its end
+		{silent.Addr(), Workload{Kind: Idle}, 0},        // the greeting
+		{echo.Addr(), Workload{Kind: Mixed}, time.Hour}, // warming up
+	} {
+		c.w.Connections = 2
+		if c.w.Kind == Custom {
+			c.w.Spec = talk
+		}
+		w, err := c.w.WithDefaults()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		began := time.Now()
+		_, err = measure(ctx, w, c.at.(*net.TCPAddr).AddrPort(), c.warm, time.Hour, func() (Report, error) { return Report{}, nil })
+		cancel()
+		if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took > 5*time.Second {
+			t.Errorf("%v at %v: %v after %v", w, c.at, err, took)
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	began := time.Now()
+	if (&here{}).awaitQuiet(ended, time.Minute); time.Since(began) > 500*time.Millisecond {
+		t.Errorf("it waited for quiet for %v", time.Since(began))
+	}
+	if _, err := measure(ended, Workload{Kind: Echo, Connections: 1, Size: 64, Depth: 1}, echo.Addr().(*net.TCPAddr).AddrPort(), 0, time.Hour, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("it connects: %v", err)
 	}
 }

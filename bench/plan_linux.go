@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +32,9 @@ type Plan struct {
 	// Duration is how long a sample takes (1 s by default), after Warm (a third
 	// of it by default), which is not counted.
 	Duration, Warm time.Duration
+	// Brief has samples that need longer than that, those of poems and of files with
+	// pauses, be no longer than it takes to say something.
+	Brief bool
 	// Baseline is the candidate that the table compares with.
 	Baseline string
 	// ServerCPU and ClientCPU are where the server and this process are pinned;
@@ -54,6 +58,9 @@ type Plan struct {
 	// Save, if not nil, is called with what there is after every round, so that
 	// what ends the program early does not take everything with it.
 	Save func(*Result)
+	// Ready, if not nil, is called before the first sample with the candidates that
+	// cannot be had. Its error ends the run; without one they are left out.
+	Ready func(missing []Skipped) error
 	// Next, if not nil, is called before every sample with how many of how many
 	// there have been, and what comes now.
 	Next func(done, total int, w Workload, candidate string)
@@ -117,16 +124,21 @@ func (p Plan) withDefaults() (Plan, error) {
 // Run measures, and writes a line per sample to progress, and one before it waits
 // for a quiet machine. It pins this whole
 // process to ClientCPU. What a candidate cannot do, or fails to do, is told in
-// the Result; the error is for a plan that cannot be right, for ctx, and for an
-// agent that is lost. The Result of the last two is there, and Partial.
+// the Result; the error is for a plan that cannot be right, of Ready, for ctx, and
+// for an agent that is lost. The Result of the last two is there, and Partial. The end of
+// ctx cuts the sample that is under way, which is dropped, and ends a session with
+// an agent.
 func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 	p, err := p.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	var at site = p.Remote
-	if p.Remote == nil {
-		shop, err := newWorkshop(p.Peers)
+	if p.Remote != nil {
+		// What is asked of the agent may take it long, and is of no use then.
+		defer context.AfterFunc(ctx, func() { p.Remote.Close() })()
+	} else {
+		shop, err := newWorkshop(ctx, p.Peers)
 		if err != nil {
 			return nil, err
 		}
@@ -142,10 +154,21 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 		}
 		if err := at.prepare(c); err != nil {
 			r.skip(Skipped{"", name, err.Error()})
-			fmt.Fprintf(progress, "%s is left out: %v\n", name, err)
 			continue
 		}
 		candidates = append(candidates, c)
+	}
+	if over := ctx.Err(); over != nil {
+		r.Skipped = nil // what was being built is no fault of its own
+		return p.partial(r, over)
+	}
+	if p.Ready != nil {
+		if err := p.Ready(r.Skipped); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range r.Skipped {
+		fmt.Fprintf(progress, "%s is left out: %s\n", s.Candidate, s.Why)
 	}
 	if err := Pin(p.ClientCPU); err != nil {
 		return nil, err
@@ -184,16 +207,9 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 					p.Next(done, total, w, c.Name)
 				}
 				w.Seed = p.Seed + uint64(round)
-				s, engine, err := Sample{}, "", ctx.Err()
-				if err == nil {
-					s, engine, err = p.one(at, w, c, false, 0)
-				}
-				if over := ctx.Err(); err != nil && (over != nil || errors.As(err, new(lost))) {
-					r.Partial = true
-					if p.Save != nil {
-						p.Save(r)
-					}
-					return r, cmp.Or(over, err)
+				s, engine, err := p.one(ctx, at, w, c, false, 0)
+				if over := ctx.Err(); over != nil || errors.As(err, new(lost)) {
+					return p.partial(r, cmp.Or(over, err))
 				}
 				done++
 				if err != nil {
@@ -219,10 +235,22 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 			}
 		}
 		if p.Audit {
-			p.audit(at, r, w, able)
+			p.audit(ctx, at, r, w, able)
+			if over := ctx.Err(); over != nil {
+				return p.partial(r, over)
+			}
 		}
 	}
 	return r, nil
+}
+
+// partial is what Run returns when err ended it early.
+func (p Plan) partial(r *Result, err error) (*Result, error) {
+	r.Partial = true
+	if p.Save != nil {
+		p.Save(r)
+	}
+	return r, err
 }
 
 // Unserved are those of p's workloads that a candidate does not serve: it is left
@@ -240,13 +268,13 @@ func (p Plan) late() bool { return !p.Until.IsZero() && time.Now().After(p.Until
 
 // audit takes the samples that Audit asks for. One that fails is left out: what
 // fails, fails in the samples that count too.
-func (p Plan) audit(at site, r *Result, w Workload, able []Candidate) {
+func (p Plan) audit(ctx context.Context, at site, r *Result, w Workload, able []Candidate) {
 	p.Duration, p.Retries = min(p.Duration, 250*time.Millisecond), 0
 	for _, c := range able {
 		if !c.counts() || w.Kind == Idle || r.Unaudited != "" || p.late() {
 			continue
 		}
-		s, _, err := p.one(at, w, c, true, 0)
+		s, _, err := p.one(ctx, at, w, c, true, 0)
 		switch {
 		case err != nil || len(s.Errors) > 0:
 		case s.notCounted != "":
@@ -277,9 +305,9 @@ func errorText(errors map[string]int64) string {
 }
 
 // one takes one sample, with a server process of its own, which may have the kernel
-// count its system calls.
-func (p Plan) one(at site, w Workload, c Candidate, count bool, retry int) (Sample, string, error) {
-	server, err := at.start(c, w, count)
+// count its system calls. What it returns when ctx has ended is no sample.
+func (p Plan) one(ctx context.Context, at site, w Workload, c Candidate, count bool, retry int) (Sample, string, error) {
+	server, err := at.start(ctx, c, w, count)
 	if err != nil {
 		return Sample{}, "", err
 	}
@@ -289,7 +317,7 @@ func (p Plan) one(at site, w Workload, c Candidate, count bool, retry int) (Samp
 		line = "gc"
 	}
 	warm, duration := p.times(w)
-	f, err := measure(w, server.address(), warm, duration, func() (Report, error) { return server.ask(line) })
+	f, err := measure(ctx, w, server.address(), warm, duration, func() (Report, error) { return server.ask(line) })
 	// What was measured while the site was lost is no sample, whatever came of it.
 	if err := server.stop(); err != nil {
 		return Sample{}, "", err
@@ -298,14 +326,14 @@ func (p Plan) one(at site, w Workload, c Candidate, count bool, retry int) (Samp
 		return Sample{}, "", fmt.Errorf("%w%s", err, server.said())
 	}
 	s := sample(w, c.Name, f)
-	if f.Disturbed() && len(s.Errors) == 0 && w.Kind != Idle && retry < p.Retries {
+	if ctx.Err() == nil && f.Disturbed() && len(s.Errors) == 0 && w.Kind != Idle && retry < p.Retries {
 		quiet := func(limit time.Duration) {
 			fmt.Fprintf(p.progress, "%-32s waiting  %-10s others used %.0f %% of a CPU; it is measured again when the machine is quiet, or in %.0f s\n",
 				w, c.Name, 100*max(s.Others, s.GeneratorOthers), limit.Seconds())
-			at.awaitQuiet(limit)
+			at.awaitQuiet(ctx, limit)
 		}
 		if p.spare.await(p.SampleTakes(w), quiet) {
-			return p.one(at, w, c, count, retry+1)
+			return p.one(ctx, at, w, c, count, retry+1)
 		}
 	}
 	s.Retries = retry
@@ -313,10 +341,12 @@ func (p Plan) one(at site, w Workload, c Candidate, count bool, retry int) (Samp
 }
 
 func (p Plan) manifest(s site) Manifest {
+	build, _ := debug.ReadBuildInfo()
+	dir, _ := os.Getwd()
 	m := Manifest{
 		Began:      time.Now().UTC().Truncate(time.Second),
 		Command:    withoutToken(append([]string{filepath.Base(os.Args[0])}, os.Args[1:]...)),
-		Commit:     commit(),
+		Commit:     commit(build, dir),
 		GOMAXPROCS: p.Procs,
 		ServerCPU:  p.ServerCPU,
 		ClientCPU:  p.ClientCPU,
@@ -350,14 +380,46 @@ func withoutToken(args []string) []string {
 	return args
 }
 
-func commit() string {
-	out, err := exec.Command("git", "rev-parse", "HEAD").Output()
-	if err != nil {
-		return "unknown"
+// commit is that of the program, which its build tells, or else that of the checkout
+// of couplet in which dir is: "go run" and "go test" tell none. It is "" where there is
+// neither.
+func commit(build *debug.BuildInfo, dir string) string {
+	revision, modified := "", false
+	if build != nil {
+		for _, s := range build.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				revision = s.Value
+			case "vcs.modified":
+				modified = s.Value == "true"
+			}
+		}
 	}
-	c := strings.TrimSpace(string(out))
-	if out, err := exec.Command("git", "status", "--porcelain").Output(); err == nil && len(out) > 0 {
-		c += " with changes"
+	if revision == "" && inModule(dir) {
+		git := func(args ...string) string {
+			out, _ := exec.Command("git", append([]string{"-C", dir}, args...)...).Output()
+			return strings.TrimSpace(string(out))
+		}
+		revision = git("rev-parse", "HEAD")
+		modified = git("status", "--porcelain") != ""
 	}
-	return c
+	if revision != "" && modified {
+		revision += " with changes"
+	}
+	return revision
+}
+
+// inModule reports whether dir is in the module couplet.
+func inModule(dir string) bool {
+	for {
+		text, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil {
+			return slices.Contains(strings.Split(string(text), "\n"), "module couplet")
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return false
+		}
+		dir = parent
+	}
 }

@@ -123,7 +123,7 @@ func startOn(cmd *exec.Cmd, cpu int) error {
 		return fmt.Errorf("cannot pin the server to CPU %d: %w", cpu, err)
 	}
 	defer unix.SchedSetaffinity(0, &before)
-	// A ^C is for this process, which then ends the server when the sample is over.
+	// A ^C is for this process, which then drops the sample and ends the server.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd.Start()
 }

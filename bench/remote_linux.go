@@ -160,7 +160,7 @@ func (r *Remote) do(q request) (answer, error) {
 
 func (r *Remote) prepare(c Candidate) error { return nil }
 
-func (r *Remote) start(c Candidate, w Workload, count bool) (subject, error) {
+func (r *Remote) start(_ context.Context, c Candidate, w Workload, count bool) (subject, error) {
 	a, err := r.do(request{Do: "start", Candidate: original(c.Name), Workload: &w, Count: count})
 	if err != nil {
 		return nil, err
@@ -180,10 +180,10 @@ func (r *Remote) load() string {
 }
 
 // awaitQuiet waits for both machines.
-func (r *Remote) awaitQuiet(limit time.Duration) {
+func (r *Remote) awaitQuiet(ctx context.Context, limit time.Duration) {
 	end := time.Now().Add(limit)
-	awaitQuiet(end, func() (int64, error) { return taskTime(), nil })
-	awaitQuiet(end, func() (int64, error) {
+	awaitQuiet(ctx, end, func() (int64, error) { return taskTime(), nil })
+	awaitQuiet(ctx, end, func() (int64, error) {
 		a, err := r.do(request{Do: "load"})
 		return 1000 * a.BusyUS, err
 	})

@@ -201,8 +201,8 @@ type Manifest struct {
 	Took  time.Duration `json:"took_ns"`
 	// Again is the part of it that samples cost that were taken again.
 	Again time.Duration `json:"again_ns,omitempty"`
-	// Command is the program's arguments, without a token; Commit that of the
-	// working directory.
+	// Command is the program's arguments, without a token; Commit is what it was
+	// built from, or "".
 	Command []string `json:"command"`
 	Commit  string   `json:"commit"`
 	// Machine is the server's.

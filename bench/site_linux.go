@@ -20,11 +20,11 @@ type site interface {
 	// prepare makes ready what c needs, or tells why it cannot be measured.
 	prepare(c Candidate) error
 	// start starts c on w, and may have the kernel count its system calls. There is
-	// one server at a time.
-	start(c Candidate, w Workload, count bool) (subject, error)
-	// awaitQuiet returns when the site has done next to nothing for a second, or
-	// after limit.
-	awaitQuiet(limit time.Duration)
+	// one server at a time. The end of ctx ends it.
+	start(ctx context.Context, c Candidate, w Workload, count bool) (subject, error)
+	// awaitQuiet returns when the site has done next to nothing for a second, after
+	// limit, or when ctx ends.
+	awaitQuiet(ctx context.Context, limit time.Duration)
 	// load is what else the site does: its /proc/loadavg.
 	load() string
 }
@@ -63,13 +63,13 @@ func (h *here) prepare(c Candidate) error {
 	return err
 }
 
-func (h *here) start(c Candidate, w Workload, count bool) (subject, error) {
+func (h *here) start(ctx context.Context, c Candidate, w Workload, count bool) (subject, error) {
 	argv := append(slices.Clone(h.commands[c.Name]), w.args()...)
 	if count {
 		argv = append(argv, "--count")
 	}
 	cpu, procs := c.place(h.cpu, h.procs)
-	p, err := start(context.Background(), argv, cpu, procs)
+	p, err := start(ctx, argv, cpu, procs)
 	if err != nil {
 		return nil, err
 	}
@@ -86,16 +86,20 @@ func (c Candidate) place(cpu, procs int) (int, int) {
 
 func (h *here) load() string { return firstLine("/proc/loadavg") }
 
-func (h *here) awaitQuiet(limit time.Duration) {
-	awaitQuiet(time.Now().Add(limit), func() (int64, error) { return busyTime(), nil })
+func (h *here) awaitQuiet(ctx context.Context, limit time.Duration) {
+	awaitQuiet(ctx, time.Now().Add(limit), func() (int64, error) { return busyTime(), nil })
 }
 
-// awaitQuiet returns when busy has hardly grown for a second, at end, or when it
-// is not to be had.
-func awaitQuiet(end time.Time, busy func() (int64, error)) {
+// awaitQuiet returns when busy has hardly grown for a second, at end, when ctx ends,
+// or when busy is not to be had.
+func awaitQuiet(ctx context.Context, end time.Time, busy func() (int64, error)) {
 	for time.Now().Before(end) {
 		before, err := busy()
-		time.Sleep(time.Second)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Second):
+		}
 		after, late := busy()
 		if err != nil || late != nil || float64(after-before) < disturbed*float64(time.Second) {
 			return

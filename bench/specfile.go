@@ -24,14 +24,20 @@ const maxSpecFile = 64 << 10
 // keys. What the file does not say is zero, as WithDefaults takes it. An error is
 // one line that names the file, the line in it, the value, and what would be right.
 func ReadWorkload(path string) (Workload, error) {
+	// To open a pipe may wait for ever.
+	switch info, err := os.Stat(path); {
+	case err != nil:
+		return Workload{}, err
+	case info.IsDir():
+		return Workload{}, fmt.Errorf("%s is a directory; want a workload file", path)
+	case !info.Mode().IsRegular():
+		return Workload{}, fmt.Errorf("%s is no regular file; want a workload file", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return Workload{}, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.IsDir() {
-		return Workload{}, fmt.Errorf("%s is a directory; want a workload file", path)
-	}
 	text, err := io.ReadAll(io.LimitReader(f, maxSpecFile+1))
 	switch {
 	case err != nil:

@@ -4,16 +4,22 @@ import "time"
 
 // times are how long a sample of w warms up, and how long it counts. A schedule
 // of poems is known when some chunks have come, the storm in which all connected
-// has to be over, and each client counts only a few of them in a second.
+// has to be over, and each client counts only a few of them in a second. With Brief
+// both are given the least of that which says something.
 func (p Plan) times(w Workload) (warm, duration time.Duration) {
 	warm, duration = p.Warm, p.Duration
+	first, chunks := 30, 20
+	warmest, longest := 10*time.Second, 30*time.Second
+	if p.Brief {
+		first, chunks, warmest, longest = 10, 10, time.Second, 2*time.Second
+	}
 	switch w.Kind {
 	case Poems:
-		warm, duration = max(warm, 30*w.Delay), max(duration, 20*w.Delay)
+		warm, duration = max(warm, time.Duration(first)*w.Delay), max(duration, time.Duration(chunks)*w.Delay)
 	case Custom:
 		// Each connection is to get through some pauses, within reason.
 		think := time.Duration(w.Spec.Think.mean(&thinkTime))
-		warm, duration = max(warm, min(think, 10*time.Second)), max(duration, min(5*think, 30*time.Second))
+		warm, duration = max(warm, min(think, warmest)), max(duration, min(5*think, longest))
 	}
 	return warm, duration
 }

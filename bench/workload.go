@@ -53,8 +53,8 @@ type Workload struct {
 	Connections int `json:"connections"`
 	// Size is the bytes of a message or chunk (64 by default; 10 for Poems).
 	Size int `json:"size"`
-	// Depth is how many messages are in flight on each connection (1 by
-	// default).
+	// Depth is how many messages are in flight on each connection of an Echo, a Mixed
+	// or a Custom (1 by default).
 	Depth int `json:"depth,omitempty"`
 	// Delay is the time between two chunks of Poems (100 ms by default).
 	Delay time.Duration `json:"delay_ns,omitempty"`
@@ -125,6 +125,8 @@ func (w Workload) WithDefaults() (Workload, error) {
 		return w, fmt.Errorf("delay, total, rate and surge must not be negative")
 	case w.Surge > 0 && w.Rate == 0:
 		return w, fmt.Errorf("a surge is for an open loop; want a rate to come back to")
+	case w.Depth > 1 && !w.echoes():
+		return w, fmt.Errorf("depth is for echo, pipelined, mixed and files; %s has no more than one message in flight on a connection", w.Kind)
 	case w.Rate > 0 && !w.echoes():
 		return w, fmt.Errorf("rate is for echo, mixed and files; %s has a pace of its own", w.Kind)
 	}

@@ -45,7 +45,7 @@ func run() error {
 	flag.IntVar(&plan.ServerCPU, "server-cpu", 0, "where the server is pinned")
 	flag.IntVar(&plan.ClientCPU, "generator-cpu", 0, "where the generator is pinned (1 by default)")
 	flag.IntVar(&plan.Retries, "retries", 3, "how often a sample is taken again that other processes disturbed")
-	flag.StringVar(&plan.Peers, "peers", "", "`directory` of the module bench/peers")
+	flag.StringVar(&plan.Peers, "peers-dir", "", "`directory` of the module bench/peers")
 	table := flag.Bool("table", false, "measure all shapes that the project has targets for")
 	only := flag.String("only", "", "with --table: only shapes whose name contains this `text`")
 	jsonFile := flag.String("json", "", "write every sample to this `file`")

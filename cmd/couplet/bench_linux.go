@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ type benchmark struct {
 	connections, size, depth  int
 	rate                      perSecond
 	rounds, seed              int
-	duration                  duration
+	duration                  time.Duration
 	quick, ablate, control    bool
 	json, html                string
 	peersDir                  string
@@ -74,7 +75,12 @@ flags should take is said when it begins; on a terminal a table shows how far it
   couplet bench compare before.json after.json
   couplet bench agent --listen 192.168.1.5:7070        # on the other machine, then here:
   couplet bench --remote 192.168.1.5:7070 --token ...`,
-		Args: cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("bench has no command %q; want compare or agent, or name a workload by --workload", args[0])
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd) },
 	}
 	b.engines, b.seed = []string{"uring", "epoll"}, 1
@@ -87,7 +93,7 @@ flags should take is said when it begins; on a terminal a table shows how far it
 	f.Var(&number{&b.depth, 1, 1 << 16}, "depth", "messages in flight on each connection (1 by default, 16 for pipelined)")
 	f.Var(&b.rate, "rate", "messages per second in all, sent by the clock; 0: as fast as answers come")
 	f.Var(&number{&b.rounds, 1, 1000}, "rounds", "rounds (7 by default, 5 with --quick)")
-	f.Var(&b.duration, "duration", "time for one measurement (1s by default, 250ms with --quick)")
+	f.Var(&period{&b.duration, 10 * time.Millisecond, 10 * time.Minute}, "duration", "time for one measurement, up to 10m (1s by default, 250ms with --quick)")
 	f.Var(&number{&b.seed, 0, math.MaxInt}, "seed", "what the order within the rounds is drawn from")
 	f.BoolVar(&b.quick, "quick", false, "three workloads and short samples: at most a minute")
 	f.BoolVar(&b.ablate, "ablate", false, "measure what each feature of io_uring and each way to use epoll is worth, on one workload")
@@ -167,7 +173,7 @@ func defaultNames() (all []string) {
 // plan is what the flags ask for, or an error that says what cannot be right.
 func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 	p := bench.Plan{
-		Audit: !b.quick, Seed: uint64(b.seed), Rounds: b.rounds, Duration: time.Duration(b.duration), Peers: b.peersDir, Retries: 2,
+		Audit: !b.quick, Brief: b.quick, Seed: uint64(b.seed), Rounds: b.rounds, Duration: b.duration, Peers: b.peersDir, Retries: 2,
 		Candidates: slices.Concat(b.engines, b.peers),
 	}
 	if p.Rounds == 0 {
@@ -279,6 +285,9 @@ func (b *benchmark) workload(name string, rated bool) (bench.Workload, error) {
 		return bench.Workload{}, fmt.Errorf("--workload %q is no file and no workload; want a file or one of %s", name, names(kinds()))
 	}
 	w := bench.Workload{Kind: bench.Kind(name), Connections: b.connections, Size: b.size, Depth: b.depth, Rate: float64(b.rate)}
+	if w.Kind == bench.Stream && b.size > 0 {
+		return w, errors.New("--workload stream: size does not go with it, whose bytes are no messages; leave --size out")
+	}
 	if w.Kind == bench.Poems && w.Connections == 0 {
 		w.Connections = 1000
 	}
@@ -307,17 +316,23 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 		}
 		defer p.Remote.Close()
 	}
-	if !b.quiet {
-		fmt.Fprintf(b.stderr, "couplet: %s, which should take about %s, and at most %s\n", plural(samples, "sample"), roundly(takes), roundly(most))
-		for _, name := range p.Candidates {
-			if left := p.Unserved(name); len(left) > 0 {
-				fmt.Fprintf(b.stderr, "couplet: %s is left out of what it does not serve: %s\n", name, listed(left))
-			}
-		}
-	}
 	show := b.progress(p.Baseline)
 	plans := b.course(p)
-	result, err := show.run(ctx, p, plans[1:])
+	plans[0].Ready = func(missing []bench.Skipped) error {
+		if len(missing) > 0 {
+			return fmt.Errorf("%s cannot be measured: %s; or leave it out", missing[0].Candidate, oneLine(missing[0].Why))
+		}
+		if !b.quiet {
+			fmt.Fprintf(b.stderr, "couplet: %s, which should take about %s, and at most %s\n", plural(samples, "sample"), roundly(takes), roundly(most))
+			for _, name := range p.Candidates {
+				if left := p.Unserved(name); len(left) > 0 {
+					fmt.Fprintf(b.stderr, "couplet: %s is left out of what it does not serve: %s\n", name, listed(left))
+				}
+			}
+		}
+		return nil
+	}
+	result, err := show.run(ctx, plans[0], plans[1:])
 	if err == nil && len(plans) > 1 {
 		err = b.saturate(ctx, p, result, show)
 	}
@@ -329,7 +344,7 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 	if err != nil && !result.Partial {
 		return failure{err}
 	}
-	if err := b.report(result, p); err != nil {
+	if err := errors.Join(b.write(result), b.report(result, p)); err != nil {
 		return failure{err}
 	}
 	switch {
@@ -376,7 +391,7 @@ func (show progress) end() {
 	}
 }
 
-// report writes the table, the verdict, the control and the files.
+// report writes the table, the verdict and the control.
 func (b *benchmark) report(r *bench.Result, p bench.Plan) error {
 	if err := r.WriteTable(b.stdout); err != nil {
 		return err
@@ -396,23 +411,27 @@ func (b *benchmark) report(r *bench.Result, p bench.Plan) error {
 		fmt.Fprintln(b.stdout, r.Control(p.Candidates[0], p.Candidates[0]+"/2"))
 	}
 	fmt.Fprintln(b.stdout, r.Verdict(p.Candidates[0], p.Candidates[1]))
+	return nil
+}
+
+// write makes the files. One that cannot be written does not cost the other.
+func (b *benchmark) write(r *bench.Result) error {
+	var asJSON, asPage error
 	if b.json != "" {
-		if err := r.WriteFile(b.json); err != nil {
-			return err
-		}
+		asJSON = r.WriteFile(b.json)
 	}
 	if b.html != "" {
-		f, err := os.Create(b.html)
-		if err != nil {
-			return err
-		}
-		if err := r.WriteHTML(f); err != nil {
-			f.Close()
-			return err
-		}
-		return f.Close()
+		asPage = writePage(b.html, r)
 	}
-	return nil
+	return errors.Join(asJSON, asPage)
+}
+
+func writePage(path string, r *bench.Result) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return cmp.Or(r.WriteHTML(f), f.Close())
 }
 
 // writable is nil if a file can be made at path, or path is "".

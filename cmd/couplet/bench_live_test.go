@@ -162,6 +162,27 @@ func TestARunHasALimit(t *testing.T) {
 	}
 }
 
+// --quick promised a minute at most, and poems took longer.
+func TestQuickIsAMinuteForEveryWorkload(t *testing.T) {
+	slow := file(t, "slow.yaml", "request: 200\nresponse: 512\nthink: 10s\n")
+	for _, name := range append(kinds(), slow) {
+		b := &benchmark{common: &common{}}
+		cmd := newBenchOf(b)
+		if err := cmd.ParseFlags([]string{"--quick", "-w", name}); err != nil {
+			t.Fatal(err)
+		}
+		p, err := b.plan(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		takes, most, _ := b.limit(&p)
+		round := time.Duration(len(p.Candidates)) * p.SampleTakes(p.Workloads[0])
+		if takes >= time.Minute || most > time.Minute || takes-round > most-lastRound || round > lastRound {
+			t.Errorf("%s: it should take %v, and at most %v, with %v for a round", name, takes, most, round)
+		}
+	}
+}
+
 func TestRoundly(t *testing.T) {
 	for want, d := range map[string]time.Duration{
 		"0 s": -time.Second, "12 s": 12 * time.Second, "2 min": 2 * time.Minute, "7.5 min": 450 * time.Second, "60 min": time.Hour,

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"couplet/bench"
 	"couplet/engines"
@@ -41,23 +42,29 @@ func TestBenchMeasuresAndJudges(t *testing.T) {
 	}
 }
 
+// Who was asked for and cannot be had was left out of a run that said it was well.
 func TestBenchTellsWhoCannotBeMeasured(t *testing.T) {
 	t.Parallel()
-	o := couple(t, append(tiny, "--peers", "gnet", "--peers-dir", t.TempDir())...).want(t, 0)
-	if !strings.Contains(o.stderr, "couplet: gnet was not measured on every workload: the module bench/peers is not at") {
-		t.Errorf("stderr %q", o.stderr)
+	broken := filepath.Dir(file(t, "go.mod", "module\n"))
+	for _, c := range []struct{ dir, says string }{{t.TempDir(), "name its place with --peers-dir"}, {"/no/such", "/no/such"}, {broken, "go build"}} {
+		o := couple(t, append(tiny, "--peers", "gnet,net", "--peers-dir", c.dir)...).want(t, 2)
+		if o.stdout != "" || strings.Count(o.stderr, "\n") != 1 || !strings.HasPrefix(o.stderr, "couplet: gnet cannot be measured: ") ||
+			!strings.Contains(o.stderr, c.says) || !strings.Contains(o.stderr, "leave it out") {
+			t.Errorf("stdout %q, stderr %q", o.stdout, o.stderr)
+		}
 	}
 }
 
 // Who does not serve a workload was told when all was over.
 func TestBenchTellsAtOnceWhoIsLeftOut(t *testing.T) {
 	t.Parallel()
-	o := couple(t, append(tiny, "--workload", "echo,broadcast", "--rounds", "1", "--peers", "gnet", "--peers-dir", t.TempDir())...).want(t, 0)
+	several := append(tiny, "--engines", "epoll-x2", "--rounds", "1", "--workload")
+	o := couple(t, append(several, "echo,broadcast")...).want(t, 0)
 	before, _, _ := strings.Cut(o.stderr, "round 1")
-	if want := "couplet: gnet is left out of what it does not serve: broadcast 3 x 64 B\n"; strings.Count(before, want) != 1 {
+	if want := "couplet: epoll-x2 is left out of what it does not serve: broadcast 3 x 64 B\n"; strings.Count(before, want) != 1 {
 		t.Errorf("stderr %q, want %q at its beginning", o.stderr, want)
 	}
-	if o := couple(t, append(tiny, "--peers", "gnet", "--peers-dir", t.TempDir())...).want(t, 0); strings.Contains(o.stderr, "does not serve") {
+	if o := couple(t, append(several, "echo")...).want(t, 0); strings.Contains(o.stderr, "does not serve") {
 		t.Errorf("stderr %q", o.stderr)
 	}
 }
@@ -126,6 +133,34 @@ func TestWorkloadFileWinsOverName(t *testing.T) {
 	}
 }
 
+// To read a pipe waited for ever.
+func TestAPipeIsNoWorkloadFile(t *testing.T) {
+	t.Parallel()
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Skip(err)
+	}
+	if o := couple(t, "bench", "-w", pipe).want(t, 2); o.stderr != "couplet: --workload: "+pipe+" is no regular file; want a workload file\n" {
+		t.Errorf("stderr %q", o.stderr)
+	}
+}
+
+// A file that could not be written cost the one after it.
+func TestOneFileDoesNotCostTheOther(t *testing.T) {
+	t.Parallel()
+	const full = "/dev/full"
+	if _, err := os.Stat(full); err != nil {
+		t.Skip(err)
+	}
+	json, page := filepath.Join(t.TempDir(), "a.json"), filepath.Join(t.TempDir(), "a.html")
+	for _, c := range []struct{ json, page, bad, good string }{{"/proc/no-such", page, "/proc/no-such", page}, {json, full, full, json}} {
+		o := couple(t, append(tiny, "--rounds", "1", "--json", c.json, "--html", c.page)...).want(t, 1)
+		if info, err := os.Stat(c.good); err != nil || info.Size() == 0 || !strings.Contains(o.stdout, "On Linux ") || !strings.Contains(o.stderr, c.bad) {
+			t.Errorf("with %s: %v, stdout %q, stderr %q", c.bad, err, o.stdout, o.stderr)
+		}
+	}
+}
+
 // A workload file with a comma in its name was taken for two workloads.
 func TestACommaInTheNameOfAWorkloadFile(t *testing.T) {
 	t.Parallel()
@@ -166,6 +201,37 @@ func TestAnInterruptedBenchWritesWhatItHas(t *testing.T) {
 	r, err := bench.ReadFile(json)
 	if err != nil || !r.Partial || len(r.Samples) == 0 || len(r.Skipped) > 0 || len(r.Errors()) > 0 {
 		t.Errorf("the result: %+v, %v", r, err)
+	}
+}
+
+// A ^C waited for the end of the sample, and one of many hours could not be ended
+// but by a second one, which lost everything.
+func TestAnInterruptEndsASample(t *testing.T) {
+	t.Parallel()
+	for name, remote := range map[string]bool{"here": false, "at an agent": true} {
+		t.Run(name, func(t *testing.T) {
+			args := []string{"bench", "--engines", "goroutine,epoll", "--connections", "3"}
+			if remote {
+				a := beginAgent(t)
+				args = append(args, "--remote", a.addr, "--token", a.token)
+				defer func() {
+					a.end().want(t, 0)
+					a.awaitNone()
+				}()
+			}
+			json := filepath.Join(t.TempDir(), "a.json")
+			j := begin(t, append(args, "--duration", "3m", "--json", json)...)
+			j.stderr.await(t, "should take about", 1)
+			time.Sleep(500 * time.Millisecond)
+			j.cmd.Process.Signal(syscall.SIGINT)
+			o := j.end().want(t, 1)
+			if strings.Count(o.stderr, "partial") != 1 || o.took > time.Minute {
+				t.Errorf("after %v: stderr %q", o.took, o.stderr)
+			}
+			if r, err := bench.ReadFile(json); err != nil || !r.Partial || len(r.Samples)+len(r.Skipped) > 0 {
+				t.Errorf("the result: %+v, %v", r, err)
+			}
+		})
 	}
 }
 

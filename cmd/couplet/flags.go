@@ -17,6 +17,7 @@ import (
 // Flag values that say what would be right.
 var (
 	_ pflag.Value = (*duration)(nil)
+	_ pflag.Value = (*period)(nil)
 	_ pflag.Value = (*number)(nil)
 	_ pflag.Value = (*perSecond)(nil)
 	_ pflag.Value = (*choice)(nil)
@@ -52,6 +53,42 @@ func (d *duration) Set(s string) error {
 	}
 	*d = duration(v)
 	return nil
+}
+
+// A period is a duration within bounds; 0 is none that was given.
+type period struct {
+	value    *time.Duration
+	min, max time.Duration
+}
+
+func (p *period) String() string {
+	if p.value == nil || *p.value == 0 {
+		return "0" // which no help tells
+	}
+	return p.value.String()
+}
+
+func (p *period) Type() string { return "duration" }
+
+func (p *period) Set(s string) error {
+	var d duration
+	if err := d.Set(s); err != nil {
+		return err
+	}
+	if v := time.Duration(d); v < p.min || v > p.max {
+		return fmt.Errorf("want a duration from %s to %s", bound(p.min), bound(p.max))
+	}
+	*p.value = time.Duration(d)
+	return nil
+}
+
+// bound is d without what is zero of it: "10m", not "10m0s".
+func bound(d time.Duration) string {
+	text := d.String()
+	if d%time.Minute == 0 {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	return text
 }
 
 // A number is a whole number within bounds.

@@ -83,7 +83,8 @@ func TestBadInput(t *testing.T) {
 		{"fetch unix:", []string{`"unix:"`, "path"}},
 		{"fetch --timeout never 1", []string{`"never"`, "100ms"}},
 		{"fetch --print --json 1", []string{"print", "json"}},
-		{"bench x", []string{`"x"`}},
+		{"bench x", []string{`"x"`, "compare or agent", "--workload"}},
+		{"bench --workload /dev/null", []string{"/dev/null", "no regular file"}},
 		{"bench --workload knitting", []string{`"knitting"`, "slow-poems"}},
 		{"bench --workload custom", []string{`"custom"`, "want a file", "slow-poems"}},
 		{"bench --workload no/such.yaml", []string{`"no/such.yaml"`, "no file", "slow-poems"}},
@@ -108,6 +109,10 @@ func TestBadInput(t *testing.T) {
 		{"bench --engines uring,epoll,uring-x2 --workload broadcast", []string{"uring-x2 does not serve broadcast", "leave it out"}},
 		{"bench --engine uring", []string{"--engines"}},
 		{"bench --ablate --engines uring,epoll", []string{"--ablate", "--engines"}},
+		{"bench --duration 100000h", []string{`"100000h"`, "--duration", "from 10ms to 10m;"}}, // it should take about 0 s
+		{"bench --duration 1ns", []string{`"1ns"`, "from 10ms to 10m;"}},
+		{"bench --duration 0", []string{`"0"`, "from 10ms to 10m;"}},
+		{"bench --duration=-1s", []string{`"-1s"`, "not negative"}},
 		{"bench --rounds 0", []string{`"0"`, "--rounds"}},
 		{"bench --rate -1", []string{"--rate", `"-1"`, "messages per second, from 0"}},
 		{"bench --rate abc", []string{"--rate", `"abc"`, "messages per second, from 0"}},
@@ -118,6 +123,10 @@ func TestBadInput(t *testing.T) {
 		{"bench --quick=often", []string{"--quick", `"often"`, "want true or false", "couplet bench --help"}},
 		{"serve echo -q=often", []string{"--quiet", `"often"`, "want true or false"}},
 		{"bench --workload churn --rate 5", []string{"churn", "rate"}},
+		{"bench --workload churn --depth 4", []string{"churn", "depth is for echo"}}, // it did nothing, and so did these
+		{"bench --workload echo,slow-poems --depth 4", []string{"slow-poems", "depth is for echo"}},
+		{"bench --workload stream --depth 4", []string{"stream", "depth is for echo"}},
+		{"bench --workload stream --size 100", []string{"stream", "leave --size out"}},
 		{"bench --json " + dir, []string{dir, "directory"}},
 		{"bench --html " + dir + "/no/such", []string{dir + "/no/such", "cannot write"}},
 		{"bench compare a.json", []string{"A.json B.json"}},
@@ -195,6 +204,17 @@ func TestVersionHelpAndCompletion(t *testing.T) {
 	}
 	if o := couple(t, "__complete", "serve", "poem", "the-r").want(t, 0); !strings.Contains(o.stdout, "the-raven") {
 		t.Errorf("the poems are not completed: %q", o.stdout)
+	}
+}
+
+// The help said "(default 0s)" beside "1s by default".
+func TestHelpTellsOneDefault(t *testing.T) {
+	t.Parallel()
+	o := couple(t, "bench", "--help").want(t, 0)
+	for line := range strings.Lines(o.stdout) {
+		if strings.Contains(line, "by default") && strings.Contains(line, "(default ") || strings.Contains(line, "(default 0") {
+			t.Errorf("the help says %q", line)
+		}
 	}
 }
 

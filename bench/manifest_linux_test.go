@@ -1,0 +1,89 @@
+package bench
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"testing"
+)
+
+// The commit was that of whatever repository the command ran in.
+func TestTheCommitIsTheProgramsOwn(t *testing.T) {
+	if _, err := exec.LookPath("git"); err != nil {
+		t.Skip(err)
+	}
+	repository := func(module string) string {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module "+module+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range []string{"init -q", "add .", "-c user.name=a -c user.email=a@example.org commit -q -m a"} {
+			if out, err := exec.Command("git", append([]string{"-C", dir}, strings.Fields(args)...)...).CombinedOutput(); err != nil {
+				t.Fatalf("git %s: %v: %s", args, err, out)
+			}
+		}
+		return dir
+	}
+	head := func(dir string) string {
+		out, err := exec.Command("git", "-C", dir, "rev-parse", "HEAD").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	mine, other := repository("couplet"), repository("sonnet")
+	built := func(modified string) *debug.BuildInfo {
+		return &debug.BuildInfo{Settings: []debug.BuildSetting{{Key: "vcs.revision", Value: "0123abcd"}, {Key: "vcs.modified", Value: modified}}}
+	}
+	within := filepath.Join(mine, "bench")
+	if err := os.Mkdir(within, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		build     *debug.BuildInfo
+		dir, want string
+	}{
+		{built("false"), other, "0123abcd"},
+		{built("true"), mine, "0123abcd with changes"},
+		{new(debug.BuildInfo), mine, head(mine)},
+		{nil, within, head(mine)},
+		{nil, other, ""},
+		{nil, t.TempDir(), ""},
+	} {
+		if got := commit(c.build, c.dir); got != c.want {
+			t.Errorf("in %s: %q, want %q", c.dir, got, c.want)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(within, "new"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := commit(nil, mine); got != head(mine)+" with changes" {
+		t.Errorf("after a change: %q", got)
+	}
+	r := &Result{Version: Version, Manifest: Manifest{Command: []string{"run"}}}
+	var page, text bytes.Buffer
+	if err := r.WriteHTML(&page); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.WriteMarkdown(&text, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, says := range []string{"at commit", "<th scope=\"row\">commit", "| commit"} {
+		if strings.Contains(page.String(), says) || strings.Contains(text.String(), says) {
+			t.Errorf("a report without a commit says %q", says)
+		}
+	}
+}
+
+// Of an agent on the same machine the page said that it was over a network.
+func TestOneMachineIsNoNetwork(t *testing.T) {
+	for one, want := range map[bool]int{true: 0, false: 1} {
+		r := &Result{Manifest: Manifest{Network: &Network{Server: "127.0.0.1", Generator: "127.0.0.1", OneMachine: one}}}
+		if facts := strings.Join(r.facts(), "\n"); strings.Count(facts, "over a network") != want {
+			t.Errorf("on one machine %v: %q", one, facts)
+		}
+	}
+}
