@@ -38,7 +38,11 @@ func writeTraceEvents(w io.Writer, s *traceStory) error {
 	for i, l := range s.Ledgers {
 		events = append(events, l.viewerEvents(i+1, &flow)...)
 	}
-	return json.NewEncoder(w).Encode(map[string]any{"displayTimeUnit": "ns", "traceEvents": events})
+	file := map[string]any{"displayTimeUnit": "ns", "traceEvents": events}
+	if s.Partial != "" {
+		file["otherData"] = map[string]string{"partial": s.Partial}
+	}
+	return json.NewEncoder(w).Encode(file)
 }
 
 // viewerEvents are those of one engine. From each wait an arrow goes to what was
@@ -47,8 +51,12 @@ func (l *ledger) viewerEvents(process int, flow *int) []viewerEvent {
 	name := func(kind string, track int, name string) viewerEvent {
 		return viewerEvent{Phase: "M", Process: process, Track: track, Name: kind, Args: map[string]any{"name": name}}
 	}
+	side := ", the server's side"
+	if l.Absent {
+		side = ", not traced"
+	}
 	out := []viewerEvent{
-		name("process_name", 0, l.Engine+", the server's side"),
+		name("process_name", 0, l.Engine+side),
 		name("thread_name", trackLoop, "loop"),
 		name("thread_name", trackKernel, "kernel"),
 		name("thread_name", trackProtocol, "protocol"),

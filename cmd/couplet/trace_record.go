@@ -197,6 +197,7 @@ type ledger struct {
 	Took                        time.Duration // to ConnectionLost
 	Missed                      int           // events beyond maxEvents
 	Verified                    string        // how it compares with the kernel's count
+	Absent                      bool          // the engine was not traced to the end
 }
 
 // sums are the lines below a ledger.
@@ -205,7 +206,7 @@ func (l *ledger) sums() [][2]string {
 	if l.Waits > 0 {
 		per = fmt.Sprintf("%.2f", float64(l.Told)/float64(l.Waits))
 	}
-	return [][2]string{
+	sums := [][2]string{
 		{"system calls (crossings)", fmt.Sprint(l.Calls)},
 		{"of them, waits", fmt.Sprint(l.Waits)},
 		{"entries submitted", fmt.Sprint(l.Entries)},
@@ -215,6 +216,12 @@ func (l *ledger) sums() [][2]string {
 		{"to receive into, idle", fmt.Sprintf("%d bytes", l.Held)},
 		{"time", milliseconds(l.Took) + " ms"},
 	}
+	for i := range sums {
+		if l.Absent {
+			sums[i][1] = "-"
+		}
+	}
+	return sums
 }
 
 // traceStory is both ledgers, aligned.
@@ -223,6 +230,7 @@ type traceStory struct {
 	Bytes   int
 	Ledgers [2]*ledger
 	Rows    []traceRow
+	Partial string // what is missing, and why
 }
 
 // traceRow is what stands side by side. Both sides are there and Same where the

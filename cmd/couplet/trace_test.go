@@ -187,6 +187,70 @@ func TestTraceOfAClientOfOnesOwn(t *testing.T) {
 	}
 }
 
+// An interrupt while a client was waited for left a page that was there with no
+// byte in it.
+func TestTraceInterruptedLeavesNoEmptyFile(t *testing.T) {
+	t.Parallel()
+	traceHere(t)
+	dir := t.TempDir()
+	page, events := filepath.Join(dir, "t.html"), filepath.Join(dir, "t.json")
+	read := func(path string) string {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Error(err)
+		}
+		return string(text)
+	}
+	const old = "of last time"
+	if err := os.WriteFile(page, []byte(old), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	interrupt := func(j *job) outcome {
+		if err := j.cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		o := j.end().want(t, 1)
+		if !strings.HasSuffix(o.stderr, "couplet: interrupted\n") {
+			t.Errorf("stderr %q", o.stderr)
+		}
+		return o
+	}
+
+	j := begin(t, "trace", "--listen", "--html", page, "--json", events)
+	j.stderr.await(t, "on uring, port ", 1)
+	interrupt(j)
+	if got := read(page); got != old {
+		t.Errorf("with nothing to write the page became %q", got)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 1 {
+		t.Errorf("left behind: %v", left)
+	}
+
+	j = begin(t, "trace", "--listen", "--delay", "0", "--html", page, "--json", events)
+	j.stderr.await(t, "on uring, port ", 1)
+	port := regexp.MustCompile(`port (\d+)`).FindStringSubmatch(j.stderr.text())[1]
+	c, err := net.Dial("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetDeadline(time.Now().Add(patience))
+	readAll(t, c)
+	c.Close()
+	j.stderr.await(t, "on epoll, port ", 1)
+	o := interrupt(j)
+	for what, text := range map[string]string{"text": o.stdout, "page": read(page), "JSON": read(events)} {
+		if !strings.Contains(text, "Partial: interrupted before epoll") || !strings.Contains(text, "io_uring_enter: ") {
+			t.Errorf("the %s is not marked, or lacks the first ledger:\n%s", what, text)
+		}
+	}
+	if info, err := os.Stat(page); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the page has become %v, %v", info.Mode(), err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 2 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
 func TestTraceRefusesInOneLine(t *testing.T) {
 	t.Parallel()
 	traceHere(t)
