@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"time"
 )
@@ -68,6 +69,8 @@ func (l *ledger) viewerEvents(process int, flow *int) []viewerEvent {
 		switch {
 		case e.protocol():
 			v.Track = trackProtocol
+		case e.Layer == layerOperation:
+			v.Name = e.operation()
 		case e.Layer == layerCall:
 			v.Track = trackKernel
 			if e.Wait {
@@ -88,6 +91,37 @@ func (l *ledger) viewerEvents(process int, flow *int) []viewerEvent {
 		out = append(out, v)
 	}
 	return out
+}
+
+// operations say what passes between a loop and its driver.
+var operations = map[string]string{
+	"Receive":         "the loop asks its driver to receive",
+	"Received":        "the driver reports bytes received",
+	"ReceiveEnded":    "the driver reports that no more will come",
+	"Send":            "the loop asks its driver to send",
+	"Sent":            "the driver reports bytes sent",
+	"Connect":         "the loop asks its driver to connect",
+	"Made":            "the connection is made",
+	"Close":           "the loop asks its driver to close",
+	"Closed":          "the driver reports the connection closed",
+	"Build":           "the loop has the factory build a protocol",
+	"posted function": "the loop runs a function that was posted to it",
+	"timer":           "the loop runs a timer of the protocol",
+}
+
+// operation is e in a trace viewer.
+func (e *traceEvent) operation() string {
+	name := operations[e.What]
+	if name == "" {
+		name = "the loop: " + e.What
+	}
+	if e.N > 0 {
+		name += fmt.Sprintf(", %d bytes", e.N)
+	}
+	if e.Failed != "" {
+		name += ", " + e.Failed
+	}
+	return name
 }
 
 // until is when the loop had done what event i led to: when it turned to the

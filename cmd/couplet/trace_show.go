@@ -69,7 +69,7 @@ func (s *traceStory) show(w io.Writer, width int, notes bool) {
 	}
 	fmt.Fprintln(w)
 	if notes {
-		fmt.Fprintf(w, "%s\n\n", howToRead)
+		fmt.Fprintf(w, howToRead+"\n\n", s.Seen())
 	}
 	for _, l := range s.Ledgers {
 		if l.Verified != "" {
@@ -84,7 +84,7 @@ func (s *traceStory) show(w io.Writer, width int, notes bool) {
 	}
 }
 
-const howToRead = `How to read it: "====" is the protocol, which saw the same on both, on the same row.
+const howToRead = `How to read it: "====" is the protocol, which %s.
 Between such rows, "ask" is an entry that was queued and is no system call yet; "call"
 is a system call and its result; "told" is a completion (it is done) or a readiness
 event (it may be done), and what follows was done because of it. A wait is a call too;

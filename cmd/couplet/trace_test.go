@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"couplet"
 	"couplet/engines"
 )
 
@@ -53,7 +54,7 @@ func TestTraceShowsTwoWaysToTheSame(t *testing.T) {
 		}
 	}
 	uring, epoll := both[0], both[1]
-	want := []string{"ConnectionMade()", "DataReceived(16)", "WriteClosed()", "ConnectionLost()"}
+	want := []string{"ConnectionMade()", "DataReceived(16)", "WriteClosed()", "ConnectionLost(ErrClosed)"}
 	for _, l := range both {
 		if got := callbacks(l); !slices.Equal(got, want) {
 			t.Errorf("%s: the protocol saw %q, want %q", l.Engine, got, want)
@@ -101,7 +102,7 @@ func TestTraceWritesItsFiles(t *testing.T) {
 	traceHere(t)
 	events, page := filepath.Join(t.TempDir(), "t.json"), filepath.Join(t.TempDir(), "t.html")
 	o := couple(t, "trace", "--engines", "epoll,uring", "--delay", "200ms", "--json", events, "--html", page).want(t, 0)
-	for _, want := range []string{"==== ConnectionMade()", "==== t.Write(24)", "==== ConnectionLost()", "io_uring_enter", "recvfrom = 16", "to receive into, idle", "How to read it"} {
+	for _, want := range []string{"==== ConnectionMade()", "==== t.Write(24)", "==== ConnectionLost(ErrClosed)", "io_uring_enter", "recvfrom = 16", "to receive into, idle", "How to read it"} {
 		if !strings.Contains(o.stdout, want) {
 			t.Errorf("no %q in:\n%s", want, o.stdout)
 		}
@@ -147,6 +148,13 @@ func TestTraceWritesItsFiles(t *testing.T) {
 		e.phase = map[string]string{"s": "f", "f": "s"}[e.phase]
 		if n != 1 || ends[e] != 1 {
 			t.Errorf("arrow %d has %d and %d ends", e.flow, n, ends[e])
+		}
+	}
+
+	// What stands for itself in a viewer was "Made = 0" and "Build".
+	for _, want := range []string{"the connection is made", "the loop has the factory build a protocol", "the driver reports bytes sent, 24 bytes"} {
+		if !slices.ContainsFunc(got.TraceEvents, func(e viewerEvent) bool { return e.Class == layerOperation && e.Name == want }) {
+			t.Errorf("no event %q", want)
 		}
 	}
 
@@ -250,6 +258,97 @@ func TestTraceInterruptedLeavesNoEmptyFile(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// Of two clients that behaved differently the trace said that the protocol saw the
+// same; it did not say why a connection was lost, and its times were those of the
+// wait for a client.
+func TestTraceOfTwoClientsThatDiffer(t *testing.T) {
+	t.Parallel()
+	traceHere(t)
+	const wait = time.Second
+	j := begin(t, "trace", "--listen", "--delay", "20ms", "--engines", "epoll,uring")
+	for _, engine := range []string{"epoll", "uring"} {
+		j.stderr.await(t, "on "+engine+", port ", 1)
+		port := regexp.MustCompile(`on ` + engine + `, port (\d+)`).FindStringSubmatch(j.stderr.text())[1]
+		time.Sleep(wait)
+		c, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(patience))
+		if engine == "epoll" {
+			readAll(t, c)
+		} else if _, err := io.ReadFull(c, make([]byte, 24)); err != nil {
+			t.Error(err)
+		} else {
+			c.(*net.TCPConn).SetLinger(0)
+		}
+		c.Close()
+	}
+	o := j.end().want(t, 0)
+	for _, want := range []string{"ConnectionLost(ErrClosed)", "ConnectionLost(ECONNRESET)", "did not see the same on both"} {
+		if !strings.Contains(o.stdout, want) {
+			t.Errorf("no %q in:\n%s", want, o.stdout)
+		}
+	}
+	m := regexp.MustCompile(`(?m)^time +([\d.]+) ms +([\d.]+) ms$`).FindStringSubmatch(o.stdout)
+	if m == nil {
+		t.Fatalf("no times in:\n%s", o.stdout)
+	}
+	for _, ms := range m[1:] {
+		if d, err := time.ParseDuration(ms + "ms"); err != nil || d >= wait {
+			t.Errorf("the time is %v, with the wait for a client: %v", d, err)
+		}
+	}
+}
+
+// The calls said that more was submitted than the sum below them, and the first of
+// them more than was asked: an entry was queued before the trace.
+func TestTraceSumsAddUp(t *testing.T) {
+	r := newRecorder()
+	at := time.Now()
+	tell := func(layer, what string, n int) { r.hook(at, layer, what, n, "") }
+	tell(layerEntry, "accept multishot", -1)
+	tell(layerEnter, "io_uring_enter", 2)
+	at = at.Add(time.Minute) // for a human
+	tell(layerCall, "io_uring_enter", 1)
+	tell(layerTold, "accept multishot, more to come", 13)
+	tell(layerCallback, "ConnectionMade", -1)
+	tell(layerEntry, "poll for the end", -1)
+	tell(layerEnter, "io_uring_enter", 1)
+	at = at.Add(time.Second)
+	tell(layerCall, "io_uring_enter", 1)
+	tell(layerTold, "poll for the end", 0x2010)
+	tell(layerEntry, "cancel", -1)
+	r.hook(at, layerCallback, "ConnectionLost", -1, "EPIPE")
+	tell(layerEnter, "io_uring_enter", 1)
+	<-r.done
+
+	l := r.ledger(named{})
+	if l.Entries != 4 || l.Calls != 2 || l.Took != time.Second {
+		t.Errorf("%d entries, %d calls, %v", l.Entries, l.Calls, l.Took)
+	}
+	var got []string
+	for _, e := range l.Events {
+		got = append(got, e.tag()+" "+e.String())
+	}
+	want := []string{
+		"ask  1 queued before the trace", "ask  accept multishot",
+		"call io_uring_enter: 2 submitted, 1 completion", "told accept multishot, more to come = 13",
+		"==== ConnectionMade()", "ask  poll for the end",
+		"call io_uring_enter: 1 submitted, 1 completion, slept 1000.0 ms", "told poll for the end = POLLHUP|POLLRDHUP",
+		"ask  cancel", "==== ConnectionLost(EPIPE)", "call io_uring_enter: 1 submitted, waits",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+// named is an engine that has a name and no more.
+type named struct{ couplet.Engine }
+
+func (named) Name() string     { return "uring" }
+func (named) Describe() string { return "" }
 
 func TestTraceRefusesInOneLine(t *testing.T) {
 	t.Parallel()
