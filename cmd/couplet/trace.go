@@ -72,7 +72,7 @@ them, if that is complete, and says so.`,
 	f.Var(&number{&t.numBytes, 1, 1 << 20}, "num-bytes", "bytes to send at a time")
 	f.Var(&t.delay, "delay", "time between sends")
 	f.BoolVar(&t.listen, "listen", false, "wait, on each engine, for one client of your own")
-	f.BoolVar(&t.verify, "verify", false, "compare the ledgers with the kernel's own count of system calls; needs root")
+	f.BoolVar(&t.verify, "verify", false, "check the ledgers against the kernel's own count of system calls; needs root")
 	f.StringVar(&t.json, "json", "", "write the trace to this file, as trace-event JSON")
 	f.StringVar(&t.html, "html", "", "write the trace to this file, as a page")
 	cmd.MarkFlagFilename("json")
@@ -160,7 +160,21 @@ func (t *tracing) run(args []string) error {
 	if story.Partial != "" {
 		return failure{context.Cause(ctx)}
 	}
-	return nil
+	return story.doubt()
+}
+
+// doubt is nil if --verify found what it should, or was not asked for.
+func (s *traceStory) doubt() error {
+	var of []string
+	for _, l := range s.Ledgers {
+		if l.Doubtful {
+			of = append(of, l.Engine)
+		}
+	}
+	if of == nil {
+		return nil
+	}
+	return failure{fmt.Errorf("--verify: the ledger of %s is not verified; why is said below it", strings.Join(of, " and of "))}
 }
 
 // opening is the excerpt.
@@ -264,7 +278,7 @@ func (t *tracing) trace(ctx context.Context, engine, name string, text []byte) (
 		return nil, err
 	}
 	r := newRecorder()
-	verify := func(*ledger) string { return "" }
+	verify := func(*ledger) (string, bool) { return "", true }
 	if t.verify {
 		kernel := countCalls(e.Loops()[0])
 		defer kernel.end()
@@ -289,7 +303,9 @@ func (t *tracing) trace(ctx context.Context, engine, name string, text []byte) (
 	select {
 	case <-r.done:
 		book := r.ledger(e)
-		book.Verified = verify(book)
+		var agrees bool
+		book.Verified, agrees = verify(book)
+		book.Doubtful = !agrees
 		return book, nil
 	case <-e.Done():
 		return nil, fmt.Errorf("%s: %w", engine, e.Err())

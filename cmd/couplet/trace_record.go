@@ -254,6 +254,7 @@ type ledger struct {
 	Took                        time.Duration // from the accept to ConnectionLost
 	Missed                      int           // events beyond maxEvents
 	Verified                    string        // how it compares with the kernel's count
+	Doubtful                    bool          // --verify found a difference, or could not look
 	Absent                      bool          // the engine was not traced to the end
 }
 
