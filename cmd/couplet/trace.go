@@ -59,7 +59,12 @@ them, if that is complete, and says so.`,
 		Example: `  couplet trace
   couplet trace ozymandias --num-bytes 200 --html trace.html
   couplet trace --listen --engines epoll,uring`,
-		Args: cobra.MaximumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return fmt.Errorf("trace takes one poem, and not also %q; want one FILE or NAME, such as ozymandias", args[1])
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("engine") {
 				return errors.New("trace takes two engines, and not --engine; want --engines uring,epoll")

@@ -365,7 +365,7 @@ func TestTraceRefusesInOneLine(t *testing.T) {
 		{"--num-bytes 0", "1 to"},
 		{"--delay soon", "100ms"},
 		{"no-such-poem", `"no-such-poem"`},
-		{"a b", "at most 1"},
+		{"ozymandias sonnet-18", `one poem, and not also "sonnet-18"; want one FILE or NAME`},
 		{"--json " + dir + "/no/file", "--json cannot be written"},
 		{"--html " + dir, "--html cannot be written"},
 		{"--json " + dir + "/t --html " + dir + "/t", "two files"},
@@ -374,6 +374,30 @@ func TestTraceRefusesInOneLine(t *testing.T) {
 		if strings.Count(o.stderr, "\n") != 1 || !strings.Contains(o.stderr, c.says) || o.stdout != "" {
 			t.Errorf("trace %s: stdout %q, stderr %q; want one line with %q", c.args, o.stdout, o.stderr, c.says)
 		}
+	}
+}
+
+// With -q nothing was printed, not even the ledger, which is what trace is for.
+func TestTraceQuietlyIsTheLedgerAlone(t *testing.T) {
+	t.Parallel()
+	traceHere(t)
+	o := couple(t, "-q", "trace", "--delay", "0").want(t, 0)
+	for _, want := range []string{"==== ConnectionMade()", "system calls (crossings)"} {
+		if !strings.Contains(o.stdout, want) {
+			t.Errorf("no %q in %q", want, o.stdout)
+		}
+	}
+	if strings.Contains(o.stdout, "How to read it") || o.stderr != "" {
+		t.Errorf("stdout %q, stderr %q; want no notes", o.stdout, o.stderr)
+	}
+}
+
+// On paper the bar of the buttons covered a row.
+func TestTracePageOnPaperHasNoBar(t *testing.T) {
+	_, rules, found := strings.Cut(tracePageText, "@media print {")
+	rules, _, _ = strings.Cut(rules, "\n")
+	if !found || !regexp.MustCompile(`#stepper[^{}]*\{ display: none;`).MatchString(rules) {
+		t.Errorf("on paper: %q", rules)
 	}
 }
 
