@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 go build -o "$dir/couplet" ./cmd/couplet
-"$dir/couplet" trace --html "$dir/trace.html" >/dev/null
+"$dir/couplet" trace --html "$dir/trace.html" # ten-minutes.md and README.md quote this run
 cp docs/report.html "$dir"
 mkdir -p docs/pictures
 # picture NAME PAGE WIDTH,HEIGHT

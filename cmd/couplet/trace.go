@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -45,17 +47,24 @@ func newTrace(c *common) *cobra.Command {
 		Short: "Show, side by side, what two engines say to the kernel and it to them",
 		Long: `Serve the same poem on two engines, one after the other, fetch it, and show all
 that happened on the server's side: what the engine asked of the kernel, what the
-kernel told it, and what the protocol saw, which is the same on both and stands on
-the same row. The client is not traced. It is package net in this process, or with
---listen one of your own.
+kernel told it, and what the protocol saw, of which the same on both stands on the
+same row. The clock starts when the client is accepted. The client is not traced. It
+is package net in this process, or with --listen one of your own.
 
 The poem is as for couplet serve poem; without one it is ` + excerpt + `.
 --json writes a file for a trace viewer such as ui.perfetto.dev, --html a page to
-step through, which needs nothing else.`,
+step through, which needs nothing else. They are written at the end: a file that is
+there stays as it was until then. An interrupt leaves the first engine's ledger in
+them, if that is complete, and says so.`,
 		Example: `  couplet trace
   couplet trace ozymandias --num-bytes 200 --html trace.html
   couplet trace --listen --engines epoll,uring`,
-		Args: cobra.MaximumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return fmt.Errorf("trace takes one poem, and not also %q; want one FILE or NAME, such as ozymandias", args[1])
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("engine") {
 				return errors.New("trace takes two engines, and not --engine; want --engines uring,epoll")
@@ -68,7 +77,7 @@ step through, which needs nothing else.`,
 	f.Var(&number{&t.numBytes, 1, 1 << 20}, "num-bytes", "bytes to send at a time")
 	f.Var(&t.delay, "delay", "time between sends")
 	f.BoolVar(&t.listen, "listen", false, "wait, on each engine, for one client of your own")
-	f.BoolVar(&t.verify, "verify", false, "compare the ledgers with the kernel's own count of system calls; needs root")
+	f.BoolVar(&t.verify, "verify", false, "check the ledgers against the kernel's own count of system calls; needs root")
 	f.StringVar(&t.json, "json", "", "write the trace to this file, as trace-event JSON")
 	f.StringVar(&t.html, "html", "", "write the trace to this file, as a page")
 	cmd.MarkFlagFilename("json")
@@ -130,28 +139,47 @@ func (t *tracing) run(args []string) error {
 		if err := o.open(); err != nil {
 			return err
 		}
-		defer o.file.Close()
+		defer o.end()
 	}
 	ctx, stop := interruptible()
 	defer stop()
 	story := traceStory{Title: name, Bytes: len(text)}
 	for i, engine := range t.engines {
 		l, err := t.trace(ctx, engine, name, text)
-		if err != nil {
+		switch {
+		case err != nil && i > 0 && ctx.Err() != nil:
+			l = &ledger{Engine: engine, Describe: "not traced", Absent: true}
+			story.Partial = fmt.Sprintf("Partial: %v before %s was traced to the end.", context.Cause(ctx), engine)
+		case err != nil:
 			return failure{err}
 		}
 		story.Ledgers[i] = l
 	}
 	story.Rows = align(story.Ledgers[0].Events, story.Ledgers[1].Events)
-	if !t.quiet {
-		story.show(t.stdout, terminalWidth(t.stdout))
-	}
+	story.show(t.stdout, terminalWidth(t.stdout), !t.quiet)
 	for _, o := range outputs {
-		if err := errors.Join(o.write(o.file, &story), o.file.Close()); err != nil {
+		if err := o.finish(&story); err != nil {
 			return failure{fmt.Errorf("writing --%s %q: %w", o.flag, o.path, err)}
 		}
 	}
-	return nil
+	if story.Partial != "" {
+		return failure{context.Cause(ctx)}
+	}
+	return story.doubt()
+}
+
+// doubt is nil if --verify found what it should, or was not asked for.
+func (s *traceStory) doubt() error {
+	var of []string
+	for _, l := range s.Ledgers {
+		if l.Doubtful {
+			of = append(of, l.Engine)
+		}
+	}
+	if of == nil {
+		return nil
+	}
+	return failure{fmt.Errorf("--verify: the ledger of %s is not verified; why is said below it", strings.Join(of, " and of "))}
 }
 
 // opening is the excerpt.
@@ -162,18 +190,67 @@ func opening() []byte {
 }
 
 // traceOutput is a file to be written, opened before there is anything to write
-// so that one that cannot be is found out first.
+// so that one that cannot be is found out first. What is there already stays until
+// finish puts the whole of the new one in its place.
 type traceOutput struct {
 	flag, path string
 	write      func(io.Writer, *traceStory) error
 	file       *os.File
+	part       string // file's own name until finish, or "": a pipe or a device is written as it is
 }
 
-func (o *traceOutput) open() (err error) {
-	if o.file, err = os.Create(o.path); err != nil {
-		return fmt.Errorf("--%s cannot be written: %w; want a file that can be", o.flag, err)
+func (o *traceOutput) open() error {
+	mode, err := os.FileMode(0o666), o.check()
+	if err == nil && o.file == nil {
+		if info, err := os.Stat(o.path); err == nil {
+			mode = info.Mode().Perm()
+		}
+		o.part = fmt.Sprintf("%s.%d.part", o.path, os.Getpid())
+		o.file, err = os.OpenFile(o.part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	}
+	if err != nil {
+		if p := new(fs.PathError); errors.As(err, &p) {
+			err = p.Err
+		}
+		return fmt.Errorf("--%s cannot be written: %s: %w; want a file that can be", o.flag, o.path, err)
 	}
 	return nil
+}
+
+// check is nil if what is at path, if anything, can be written. It keeps open what
+// is no plain file, and follows a link to one.
+func (o *traceOutput) check() error {
+	f, err := os.OpenFile(o.path, os.O_WRONLY, 0)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		o.file = f
+		return err
+	}
+	f.Close()
+	o.path, err = filepath.EvalSymlinks(o.path)
+	return err
+}
+
+// finish writes s.
+func (o *traceOutput) finish(s *traceStory) error {
+	err := errors.Join(o.write(o.file, s), o.file.Close())
+	if err == nil && o.part != "" {
+		err = os.Rename(o.part, o.path)
+	}
+	return err
+}
+
+// end leaves nothing behind that finish has not finished.
+func (o *traceOutput) end() {
+	o.file.Close()
+	if o.part != "" {
+		os.Remove(o.part)
+	}
 }
 
 // traced is a couplet.Loop that can be traced.
@@ -206,7 +283,7 @@ func (t *tracing) trace(ctx context.Context, engine, name string, text []byte) (
 		return nil, err
 	}
 	r := newRecorder()
-	verify := func(*ledger) string { return "" }
+	verify := func(*ledger) (string, bool) { return "", true }
 	if t.verify {
 		kernel := countCalls(e.Loops()[0])
 		defer kernel.end()
@@ -231,7 +308,9 @@ func (t *tracing) trace(ctx context.Context, engine, name string, text []byte) (
 	select {
 	case <-r.done:
 		book := r.ledger(e)
-		book.Verified = verify(book)
+		var agrees bool
+		book.Verified, agrees = verify(book)
+		book.Doubtful = !agrees
 		return book, nil
 	case <-e.Done():
 		return nil, fmt.Errorf("%s: %w", engine, e.Err())

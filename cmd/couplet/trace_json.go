@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"time"
 )
@@ -38,7 +39,11 @@ func writeTraceEvents(w io.Writer, s *traceStory) error {
 	for i, l := range s.Ledgers {
 		events = append(events, l.viewerEvents(i+1, &flow)...)
 	}
-	return json.NewEncoder(w).Encode(map[string]any{"displayTimeUnit": "ns", "traceEvents": events})
+	file := map[string]any{"displayTimeUnit": "ns", "traceEvents": events}
+	if s.Partial != "" {
+		file["otherData"] = map[string]string{"partial": s.Partial}
+	}
+	return json.NewEncoder(w).Encode(file)
 }
 
 // viewerEvents are those of one engine. From each wait an arrow goes to what was
@@ -47,8 +52,12 @@ func (l *ledger) viewerEvents(process int, flow *int) []viewerEvent {
 	name := func(kind string, track int, name string) viewerEvent {
 		return viewerEvent{Phase: "M", Process: process, Track: track, Name: kind, Args: map[string]any{"name": name}}
 	}
+	side := ", the server's side"
+	if l.Absent {
+		side = ", not traced"
+	}
 	out := []viewerEvent{
-		name("process_name", 0, l.Engine+", the server's side"),
+		name("process_name", 0, l.Engine+side),
 		name("thread_name", trackLoop, "loop"),
 		name("thread_name", trackKernel, "kernel"),
 		name("thread_name", trackProtocol, "protocol"),
@@ -60,6 +69,8 @@ func (l *ledger) viewerEvents(process int, flow *int) []viewerEvent {
 		switch {
 		case e.protocol():
 			v.Track = trackProtocol
+		case e.Layer == layerOperation:
+			v.Name = e.operation()
 		case e.Layer == layerCall:
 			v.Track = trackKernel
 			if e.Wait {
@@ -80,6 +91,37 @@ func (l *ledger) viewerEvents(process int, flow *int) []viewerEvent {
 		out = append(out, v)
 	}
 	return out
+}
+
+// operations say what passes between a loop and its driver.
+var operations = map[string]string{
+	"Receive":         "the loop asks its driver to receive",
+	"Received":        "the driver reports bytes received",
+	"ReceiveEnded":    "the driver reports that no more will come",
+	"Send":            "the loop asks its driver to send",
+	"Sent":            "the driver reports bytes sent",
+	"Connect":         "the loop asks its driver to connect",
+	"Made":            "the connection is made",
+	"Close":           "the loop asks its driver to close",
+	"Closed":          "the driver reports the connection closed",
+	"Build":           "the loop has the factory build a protocol",
+	"posted function": "the loop runs a function that was posted to it",
+	"timer":           "the loop runs a timer of the protocol",
+}
+
+// operation is e in a trace viewer.
+func (e *traceEvent) operation() string {
+	name := operations[e.What]
+	if name == "" {
+		name = "the loop: " + e.What
+	}
+	if e.N > 0 {
+		name += fmt.Sprintf(", %d bytes", e.N)
+	}
+	if e.Failed != "" {
+		name += ", " + e.Failed
+	}
+	return name
 }
 
 // until is when the loop had done what event i led to: when it turned to the

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,7 @@ const (
 
 // traceEvent is one thing that happened.
 type traceEvent struct {
-	At     time.Duration // since the first
+	At     time.Duration // since the accept; 0 before it
 	Layer  string        // an enter and its call are one
 	What   string
 	N      int    // negative: there is no number
@@ -50,6 +51,8 @@ func (e *traceEvent) String() string {
 		text := e.What + "()"
 		if e.N >= 0 {
 			text = fmt.Sprintf("%s(%d)", e.What, e.N)
+		} else if e.Failed != "" {
+			text = fmt.Sprintf("%s(%s)", e.What, e.Failed)
 		}
 		if e.Layer == layerAsked {
 			text = "t." + text
@@ -61,8 +64,29 @@ func (e *traceEvent) String() string {
 		return e.What
 	case e.Layer == layerEntry:
 		return fmt.Sprintf("%s, %d bytes", e.What, e.N)
+	case e.Layer == layerTold && strings.HasPrefix(e.What, "poll"):
+		return e.What + " = " + pollBits(e.N)
 	}
 	return fmt.Sprintf("%s = %d", e.What, e.N)
+}
+
+// pollNames are the bits of a poll's result, from the lowest on, as Linux numbers
+// them.
+var pollNames = [...]string{"IN", "PRI", "OUT", "ERR", "HUP", "NVAL", 13: "RDHUP"}
+
+// pollBits names the bits of a poll's result.
+func pollBits(mask int) string {
+	var set []string
+	for bit, name := range pollNames {
+		if name != "" && mask&(1<<bit) != 0 {
+			set = append(set, "POLL"+name)
+			mask &^= 1 << bit
+		}
+	}
+	if mask != 0 || set == nil {
+		set = append(set, fmt.Sprintf("%#x", mask))
+	}
+	return strings.Join(set, "|")
 }
 
 // waited says what went into a wait and what came of it.
@@ -110,6 +134,7 @@ type recorder struct {
 	events []traceEvent
 	held   int
 	missed int
+	made   bool // ConnectionMade was called
 	lost   bool // ConnectionLost was called
 	ended  bool
 }
@@ -126,13 +151,14 @@ func (r *recorder) hook(at time.Time, layer, what string, n int, failed string) 
 		r.held = n
 		os.Getppid()
 		return
-	case r.began.IsZero():
-		r.began = at
+	case r.began.IsZero(), !r.made && layer == layerTold && ofListener(what):
+		r.start(at)
 	}
 	e := traceEvent{At: at.Sub(r.began), Layer: layer, What: what, N: n, Failed: failed}
 	switch {
 	case layer == layerEnter:
 		e.Layer, e.Wait, e.Open, e.In = layerCall, true, true, n
+		r.before(n)
 		if r.lost {
 			r.ended = true
 			r.add(e)
@@ -145,10 +171,42 @@ func (r *recorder) hook(at time.Time, layer, what string, n int, failed string) 
 			w.Open, w.N, w.Failed, w.Took = false, n, failed, e.At-w.At
 			return
 		}
+	case layer == layerCallback && what == "ConnectionMade":
+		r.made = true
 	case layer == layerCallback && what == "ConnectionLost":
 		r.lost = true
 	}
 	r.add(e)
+}
+
+// ofListener reports whether what is told says that a client is there.
+func ofListener(what string) bool {
+	return strings.HasPrefix(what, "accept") || strings.HasPrefix(what, "listener")
+}
+
+// start starts the clock. What there is already was the wait for a client, who may
+// be a human: it has no time.
+func (r *recorder) start(at time.Time) {
+	r.began = at
+	for i := range r.events {
+		r.events[i].At, r.events[i].Took = 0, 0
+	}
+}
+
+// before makes good, at the first wait, for those of its n entries that were queued
+// before there was anybody to tell of them.
+func (r *recorder) before(n int) {
+	for _, e := range r.events {
+		switch {
+		case e.Wait:
+			return
+		case e.Layer == layerEntry:
+			n--
+		}
+	}
+	if n > 0 {
+		r.events = slices.Insert(r.events, 0, traceEvent{Layer: layerEntry, What: fmt.Sprintf("%d queued before the trace", n), N: -1})
+	}
 }
 
 func (r *recorder) add(e traceEvent) {
@@ -164,10 +222,9 @@ func (r *recorder) ledger(e couplet.Engine) *ledger {
 	l := &ledger{Engine: e.Name(), Describe: strings.TrimSuffix(e.Describe(), " (asked for)"), Events: r.events, Held: r.held, Missed: r.missed}
 	for i := range l.Events {
 		e := &l.Events[i]
+		l.Entries += e.In
 		switch {
-		case e.Layer == layerEntry:
-			l.Entries++
-		case e.Open: // is not over
+		case e.Open: // is not over, but has its entries
 		case e.Layer == layerCall:
 			l.Calls++
 			if e.Wait {
@@ -194,9 +251,11 @@ type ledger struct {
 	Entries, Calls, Waits, Told int
 	Sent, Received              int
 	Held                        int           // bytes to receive into, while idle
-	Took                        time.Duration // to ConnectionLost
+	Took                        time.Duration // from the accept to ConnectionLost
 	Missed                      int           // events beyond maxEvents
 	Verified                    string        // how it compares with the kernel's count
+	Doubtful                    bool          // --verify found a difference, or could not look
+	Absent                      bool          // the engine was not traced to the end
 }
 
 // sums are the lines below a ledger.
@@ -205,7 +264,7 @@ func (l *ledger) sums() [][2]string {
 	if l.Waits > 0 {
 		per = fmt.Sprintf("%.2f", float64(l.Told)/float64(l.Waits))
 	}
-	return [][2]string{
+	sums := [][2]string{
 		{"system calls (crossings)", fmt.Sprint(l.Calls)},
 		{"of them, waits", fmt.Sprint(l.Waits)},
 		{"entries submitted", fmt.Sprint(l.Entries)},
@@ -215,6 +274,12 @@ func (l *ledger) sums() [][2]string {
 		{"to receive into, idle", fmt.Sprintf("%d bytes", l.Held)},
 		{"time", milliseconds(l.Took) + " ms"},
 	}
+	for i := range sums {
+		if l.Absent {
+			sums[i][1] = "-"
+		}
+	}
+	return sums
 }
 
 // traceStory is both ledgers, aligned.
@@ -223,6 +288,22 @@ type traceStory struct {
 	Bytes   int
 	Ledgers [2]*ledger
 	Rows    []traceRow
+	Partial string // what is missing, and why
+}
+
+// Seen tells whether the protocols saw the same.
+func (s *traceStory) Seen() string {
+	if s.Partial != "" {
+		return "was traced on one engine only"
+	}
+	for _, row := range s.Rows {
+		for _, e := range row.Cells {
+			if e != nil && e.protocol() && !row.Same {
+				return "did not see the same on both: what it did is on one row"
+			}
+		}
+	}
+	return "saw the same on both, on the same row"
 }
 
 // traceRow is what stands side by side. Both sides are there and Same where the

@@ -38,8 +38,9 @@ func terminalWidth(w io.Writer) int {
 	return 2*maxColumn + 3
 }
 
-// show writes the two ledgers for people, in a terminal of so many columns.
-func (s *traceStory) show(w io.Writer, width int) {
+// show writes the two ledgers for people, in a terminal of so many columns, and
+// with notes how to read them.
+func (s *traceStory) show(w io.Writer, width int, notes bool) {
 	column := min(max((width-3)/2, minColumn), maxColumn)
 	line := func(left, right string) {
 		fmt.Fprintln(w, strings.TrimRight(fit(left, column)+" | "+fit(right, column), " "))
@@ -51,7 +52,11 @@ func (s *traceStory) show(w io.Writer, width int) {
 		return fmt.Sprintf("%8s %s %s", milliseconds(e.At), e.tag(), e)
 	}
 	a, b := s.Ledgers[0], s.Ledgers[1]
-	fmt.Fprintf(w, "The server's side of %s, %d bytes, on two engines; ms.\n\n", s.Title, s.Bytes)
+	fmt.Fprintf(w, "The server's side of %s, %d bytes, on two engines; ms.\n", s.Title, s.Bytes)
+	if s.Partial != "" {
+		fmt.Fprintln(w, s.Partial)
+	}
+	fmt.Fprintln(w)
 	line(a.Engine, b.Engine)
 	line(strings.Repeat("-", column), strings.Repeat("-", column))
 	for _, row := range s.Rows {
@@ -62,7 +67,10 @@ func (s *traceStory) show(w io.Writer, width int) {
 	for i, sum := range a.sums() {
 		fmt.Fprintf(w, "%-26s%16s%16s\n", sum[0], sum[1], right[i][1])
 	}
-	fmt.Fprintf(w, "\n%s\n\n", howToRead)
+	fmt.Fprintln(w)
+	if notes {
+		fmt.Fprintf(w, howToRead+"\n\n", s.Seen())
+	}
 	for _, l := range s.Ledgers {
 		if l.Verified != "" {
 			fmt.Fprintln(w, l.Verified)
@@ -76,7 +84,7 @@ func (s *traceStory) show(w io.Writer, width int) {
 	}
 }
 
-const howToRead = `How to read it: "====" is the protocol, which saw the same on both, on the same row.
+const howToRead = `How to read it: "====" is the protocol, which %s.
 Between such rows, "ask" is an entry that was queued and is no system call yet; "call"
 is a system call and its result; "told" is a completion (it is done) or a readiness
 event (it may be done), and what follows was done because of it. A wait is a call too;

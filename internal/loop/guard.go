@@ -5,6 +5,7 @@ package loop
 import (
 	"errors"
 	"runtime/debug"
+	"time"
 
 	"couplet"
 )
@@ -115,7 +116,10 @@ func (c *Conn) callTimer(f func()) {
 
 func (c *Conn) callLost() {
 	l := c.loop
-	l.begin(Callback, "ConnectionLost", -1)
+	if l.hook != nil {
+		l.hook(time.Now(), string(Callback), "ConnectionLost", -1, nameOf(c.reason))
+	}
+	l.calling = true
 	defer l.caught(c, "ConnectionLost")
 	c.proto.ConnectionLost(c, c.reason)
 	l.done()

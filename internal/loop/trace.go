@@ -4,10 +4,14 @@ package loop
 
 import (
 	"errors"
+	"io"
+	"net"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"couplet"
 )
 
 // Layer says who did, or saw, what a trace tells of.
@@ -47,7 +51,8 @@ type Holder interface {
 // reports false where l has ended.
 //
 // The hook gets the time, a Layer, what it was, a number (see the layers), and
-// the name of an error, such as EAGAIN, or "". It must not call l. Its type is
+// the name of an error, such as EAGAIN, or ""; with ConnectionLost it is that of
+// the reason, such as EOF. It must not call l. Its type is
 // spelt out so that a program can ask a couplet.Loop for this method by an
 // interface of its own.
 func (l *Loop) TraceTo(hook func(at time.Time, layer, what string, n int, failed string)) bool {
@@ -86,6 +91,24 @@ func (l *Loop) tell(layer Layer, what string, n int, errno syscall.Errno) {
 		failed = unix.ErrnoName(errno)
 	}
 	l.hook(time.Now(), string(layer), what, n, failed)
+}
+
+// nameOf is the name of a reason of ConnectionLost, or what it says.
+func nameOf(reason error) string {
+	var errno syscall.Errno
+	switch {
+	case errors.As(reason, &errno):
+		return unix.ErrnoName(errno)
+	case errors.Is(reason, io.EOF):
+		return "EOF"
+	case errors.Is(reason, couplet.ErrAborted):
+		return "ErrAborted"
+	case errors.Is(reason, couplet.ErrShutdown):
+		return "ErrShutdown"
+	case errors.Is(reason, net.ErrClosed):
+		return "ErrClosed"
+	}
+	return reason.Error()
 }
 
 // Kind is an operation's kind.
