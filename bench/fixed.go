@@ -151,6 +151,9 @@ func finite(values []float64) []float64 {
 // Sentence says whether the p99 differs.
 func (f fixedRate) Sentence() string {
 	a, b := f.Sides[0].Name, f.Sides[1].Name
+	if f.Rounds < LeastRounds {
+		return "too few rounds to tell the p99 apart"
+	}
 	if f.Winner == "" {
 		return fmt.Sprintf("no difference in p99 was shown (ratio %s to %s %s)", a, b, f.Ratio)
 	}
@@ -159,6 +162,9 @@ func (f fixedRate) Sentence() string {
 
 // BackSentence says whether the times to recover differ.
 func (f fixedRate) BackSentence() string {
+	if min(f.Sides[0].Samples, f.Sides[1].Samples) < LeastRounds {
+		return "too few rounds to tell"
+	}
 	if f.BackWinner == "" {
 		return "no difference was shown"
 	}

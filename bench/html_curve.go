@@ -136,12 +136,8 @@ func (r *Result) curves(candidates []string) (views []curveView, data []curveDat
 
 func pointOf(target float64, samples []Sample) curvePoint {
 	var rates, p99 []float64
-	bound := 0
 	for _, s := range samples {
 		rates, p99 = append(rates, s.Rate()), append(p99, s.P99US)
-		if s.ClientBound {
-			bound++
-		}
 	}
-	return curvePoint{Target: target, Rate: Median(rates), P99: Median(p99), ClientBound: 2*bound > len(samples)}
+	return curvePoint{Target: target, Rate: Median(rates), P99: Median(p99), ClientBound: mostly(samples, func(s Sample) bool { return s.ClientBound })}
 }

@@ -32,7 +32,8 @@ func (r *Result) candidates(workload string) []string {
 }
 
 // WriteTable writes one line per workload and candidate: medians, and the ratio
-// to the baseline with its interval. "=" says that a difference is not shown.
+// to the baseline as Versus has it, and a mark where the generator was the limit in
+// most samples, or other processes disturbed most of them.
 func (r *Result) WriteTable(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	base := r.Manifest.Baseline
@@ -45,15 +46,18 @@ func (r *Result) WriteTable(out io.Writer) error {
 				fmt.Fprintf(w, "%s\t%s\t%.0f bytes per connection\n", name, c, median(func(s Sample) float64 { return s.BytesPerConn }))
 				continue
 			}
-			bound := ""
+			var marks []string
 			if r.clientBound(name, c) {
-				bound = "client-bound"
+				marks = append(marks, "client-bound")
+			}
+			if mostly(r.Of(name, c), Sample.disturbed) {
+				marks = append(marks, "disturbed")
 			}
 			fmt.Fprintf(w, "%s\t%s\t%.3g\t%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.2f\t%.2f\t%s\n", name, c,
 				median(Sample.CPU), r.Versus(name, c, base), median(Sample.Rate),
 				median(func(s Sample) float64 { return s.P50US }), median(func(s Sample) float64 { return s.P99US }),
 				median(func(s Sample) float64 { return s.P999US }), median(func(s Sample) float64 { return s.Crossings }),
-				median(func(s Sample) float64 { return s.Mallocs }), bound)
+				median(func(s Sample) float64 { return s.Mallocs }), strings.Join(marks, ", "))
 		}
 	}
 	if err := w.Flush(); err != nil {
@@ -81,7 +85,8 @@ func (r *Result) WriteTable(out io.Writer) error {
 
 // Versus is the ratio of a candidate's CPU per unit to the baseline's with its
 // interval, for a table: "=" says that no difference was shown, by the rule of
-// Findings. It is "" where there is nothing to compare.
+// Findings, and "?" that there are too few rounds for an interval. It is "" where
+// there is nothing to compare.
 func (r *Result) Versus(workload, candidate, baseline string) string {
 	if candidate == baseline {
 		return ""
@@ -90,6 +95,8 @@ func (r *Result) Versus(workload, candidate, baseline string) string {
 	switch {
 	case rounds == 0:
 		return ""
+	case rounds < LeastRounds:
+		return fmt.Sprintf("%.2f ?", ratio.Center)
 	case !differ(ratio, p):
 		return ratio.String() + " ="
 	}
@@ -101,6 +108,17 @@ func (r *Result) Versus(workload, candidate, baseline string) string {
 func (r *Result) clientBound(workload, candidate string) bool {
 	busy := Median(r.Values(workload, candidate, func(s Sample) float64 { return s.GeneratorBusy }))
 	return Figures{GeneratorBusy: busy}.ClientBound()
+}
+
+// mostly reports whether more than half of samples are so.
+func mostly(samples []Sample, so func(Sample) bool) bool {
+	n := 0
+	for _, s := range samples {
+		if so(s) {
+			n++
+		}
+	}
+	return 2*n > len(samples)
 }
 
 func (r *Result) ledger() string {
