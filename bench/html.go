@@ -114,7 +114,9 @@ type findingRow struct {
 // A workloadView is the section of one workload.
 type workloadView struct {
 	ID, Name, Unit, Latency string
-	Description             string
+	// Timed reports whether there are figures of latency.
+	Timed       bool
+	Description string
 	// Finding is nil where the pair of the verdict was not compared.
 	Finding            *findingRow
 	Open               bool
@@ -235,7 +237,7 @@ func (r *Result) page() page {
 		per := memoryRow{Name: w.String()}
 		for _, c := range p.Candidates {
 			row.Values = append(row.Values, Median(r.Values(w.String(), c, func(s Sample) float64 { return float64(s.RSS) })))
-			per.Values = append(per.Values, Median(r.Values(w.String(), c, func(s Sample) float64 { return s.BytesPerConn })))
+			per.Values = append(per.Values, Median(r.Values(w.String(), c, Sample.memory)))
 		}
 		p.Resident = append(p.Resident, row)
 		if w.Kind == Idle {
@@ -376,8 +378,8 @@ func (r *Result) workloadView(p *page, w Workload, candidates []string) workload
 			Batch:      orNone(median(func(s Sample) float64 { return s.Batch })),
 			Mallocs:    median(func(s Sample) float64 { return s.Mallocs }),
 			Switches:   median(func(s Sample) float64 { return s.Switches }),
-			P50:        median(func(s Sample) float64 { return s.P50US }), P99: median(func(s Sample) float64 { return s.P99US }),
-			P999: median(func(s Sample) float64 { return s.P999US }), Max: median(func(s Sample) float64 { return s.MaxUS }),
+			P50:        median(Sample.p50), P99: median(Sample.p99), P999: median(Sample.p999),
+			Max: median(func(s Sample) float64 { return s.latency(s.MaxUS) }),
 		}
 		row.ClientBound = mostly(good, func(s Sample) bool { return s.ClientBound })
 		row.Disturbed = mostly(good, Sample.disturbed)
@@ -385,6 +387,7 @@ func (r *Result) workloadView(p *page, w Workload, candidates []string) workload
 		if sum := row.User + row.System; positive(sum) {
 			widest = max(widest, sum)
 		}
+		v.Timed = v.Timed || !math.IsNaN(row.P99)
 		v.Bytes = v.Bytes || row.Throughput > 0
 		v.Batches = v.Batches || !math.IsNaN(row.Batch)
 		v.Crossings = v.Crossings || !math.IsNaN(row.Crossings)
@@ -394,6 +397,9 @@ func (r *Result) workloadView(p *page, w Workload, candidates []string) workload
 		if c := &v.Candidates[i]; widest > 0 && c.User >= 0 && c.System >= 0 {
 			c.UserBar, c.SystemBar = math.Round(1000*c.User/widest)/10, math.Round(1000*c.System/widest)/10
 		}
+	}
+	if !v.Timed {
+		v.Latency = "Rate"
 	}
 	v.Ladder = r.Climb(name)
 	v.waits(r)

@@ -40,12 +40,11 @@ func (r *Result) WriteTable(out io.Writer) error {
 	fmt.Fprintf(w, "workload\tcandidate\tCPU us\tto %s\trate/s\tp50 us\tp99 us\tp99.9 us\tcalls\tmallocs\t\n", base)
 	for _, l := range r.Workloads {
 		name := l.String()
+		if l.Kind == Idle {
+			continue // it has a table of its own
+		}
 		for _, c := range r.candidates(name) {
 			median := func(f func(Sample) float64) float64 { return Median(r.Values(name, c, f)) }
-			if l.Kind == Idle {
-				fmt.Fprintf(w, "%s\t%s\t%.0f bytes per connection\n", name, c, median(func(s Sample) float64 { return s.BytesPerConn }))
-				continue
-			}
 			var marks []string
 			if r.clientBound(name, c) {
 				marks = append(marks, "client-bound")
@@ -53,14 +52,17 @@ func (r *Result) WriteTable(out io.Writer) error {
 			if mostly(r.Of(name, c), Sample.disturbed) {
 				marks = append(marks, "disturbed")
 			}
-			fmt.Fprintf(w, "%s\t%s\t%.3g\t%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.2f\t%.2f\t%s\n", name, c,
+			fmt.Fprintf(w, "%s\t%s\t%.3g\t%s\t%.0f\t%s\t%s\t%s\t%s\t%.2f\t%s\n", name, c,
 				median(Sample.CPU), r.Versus(name, c, base), median(Sample.Rate),
-				median(func(s Sample) float64 { return s.P50US }), median(func(s Sample) float64 { return s.P99US }),
-				median(func(s Sample) float64 { return s.P999US }), median(func(s Sample) float64 { return s.Crossings }),
+				microsText(median(Sample.p50)), microsText(median(Sample.p99)), microsText(median(Sample.p999)),
+				callsText(median(func(s Sample) float64 { return s.Crossings })),
 				median(func(s Sample) float64 { return s.Mallocs }), strings.Join(marks, ", "))
 		}
 	}
 	if err := w.Flush(); err != nil {
+		return err
+	}
+	if err := r.writeIdle(out); err != nil {
 		return err
 	}
 	if err := r.WriteLadders(out); err != nil {
@@ -83,15 +85,55 @@ func (r *Result) WriteTable(out io.Writer) error {
 	return err
 }
 
+// writeIdle writes the memory of idle connections, where it was measured.
+func (r *Result) writeIdle(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	base, head := r.Manifest.Baseline, false
+	for _, l := range r.Workloads {
+		name := l.String()
+		if l.Kind != Idle {
+			continue
+		}
+		for _, c := range r.candidates(name) {
+			if !head {
+				fmt.Fprintf(w, "\nworkload\tcandidate\tbytes per connection\tto %s\t\n", base)
+				head = true
+			}
+			fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\t\n", name, c, Median(r.Values(name, c, Sample.memory)), r.versus(name, c, base, Sample.memory))
+		}
+	}
+	return w.Flush()
+}
+
+// microsText is a latency in microseconds.
+func microsText(us float64) string {
+	if math.IsNaN(us) {
+		return none
+	}
+	return fmt.Sprintf("%.0f", us)
+}
+
+// callsText is how many system calls there were, where a server counts them.
+func callsText(n float64) string {
+	if math.IsNaN(orNone(n)) {
+		return none
+	}
+	return fmt.Sprintf("%.2f", n)
+}
+
 // Versus is the ratio of a candidate's CPU per unit to the baseline's with its
 // interval, for a table: "=" says that no difference was shown, by the rule of
 // Findings, and "?" that there are too few rounds for an interval. It is "" where
 // there is nothing to compare.
 func (r *Result) Versus(workload, candidate, baseline string) string {
+	return r.versus(workload, candidate, baseline, Sample.CPU)
+}
+
+func (r *Result) versus(workload, candidate, baseline string, value func(Sample) float64) string {
 	if candidate == baseline {
 		return ""
 	}
-	ratio, p, rounds := r.Compare(workload, candidate, baseline)
+	ratio, p, rounds := r.compare(workload, candidate, baseline, value)
 	switch {
 	case rounds == 0:
 		return ""
@@ -182,13 +224,15 @@ func (r *Result) WriteMarkdown(out io.Writer, targets, aims []Target) error {
 		strings.Join(all, " | "), strings.Repeat("---|", len(all)))
 	grid(times, func(w Workload, c string) string {
 		at := func(f func(Sample) float64) float64 { return Median(r.Values(w.String(), c, f)) }
-		return fmt.Sprintf("%.0f / %.0f / %.0f", at(func(s Sample) float64 { return s.P50US }),
-			at(func(s Sample) float64 { return s.P99US }), at(func(s Sample) float64 { return s.P999US }))
+		if math.IsNaN(at(Sample.p99)) {
+			return none
+		}
+		return fmt.Sprintf("%.0f / %.0f / %.0f", at(Sample.p50), at(Sample.p99), at(Sample.p999))
 	})
 	if slices.ContainsFunc(r.Workloads, func(w Workload) bool { return w.Kind == Idle }) {
 		fmt.Fprintf(&b, "\n## Resident bytes per idle connection\n\n| workload | %s |\n|---|%s\n", strings.Join(all, " | "), strings.Repeat("---|", len(all)))
 		grid(func(w Workload) bool { return w.Kind == Idle }, func(w Workload, c string) string {
-			return fmt.Sprintf("%.0f", Median(r.Values(w.String(), c, func(s Sample) float64 { return s.BytesPerConn })))
+			return fmt.Sprintf("%.0f", Median(r.Values(w.String(), c, Sample.memory)))
 		})
 	}
 

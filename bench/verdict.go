@@ -41,7 +41,7 @@ func (r *Result) Findings(a, b string) []Finding {
 		f := Finding{Workload: w.String(), Unit: w.Unit(), Rate: w.Rate, A: a, B: b, Figure: "CPU", shape: w.shape()}
 		value := Sample.CPU
 		if w.Kind == Idle {
-			f.Figure, value = "memory", func(s Sample) float64 { return s.BytesPerConn }
+			f.Figure, value = "memory", Sample.memory
 		}
 		f.Ratio, f.P, f.Rounds = r.compare(f.Workload, a, b, value)
 		if f.Rounds == 0 {

@@ -139,6 +139,42 @@ func TestTableAndVerdictAgree(t *testing.T) {
 	}
 }
 
+// A stream had latencies of 0, and the memory of idle connections stood under CPU.
+func TestWhatWasNotMeasuredIsNotShown(t *testing.T) {
+	stream, err := bench.Workload{Kind: bench.Stream, Connections: 1}.WithDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle := bench.Workload{Kind: bench.Idle, Connections: 8000, Size: 64}
+	r := compared(stream, 1, 1, 1, 1, 1, 1, 1)
+	r.Append(compared(idle, .80, .82, .81, .79, .80, .81, .80))
+	r.Manifest.Baseline = "epoll"
+	for i := range r.Samples {
+		s := &r.Samples[i]
+		s.Units, s.Seconds = 1024, 1
+		if s.Workload == idle.String() {
+			s.BytesPerConn, s.UserUS = 40*s.UserUS, 0
+		}
+	}
+	var table bytes.Buffer
+	if err := r.WriteTable(&table); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`(?m)^stream .* uring .* 1024 +– +– +– +– `,
+		`(?m)^workload +candidate +bytes per connection +to epoll`,
+		`(?m)^idle .* uring +331 +0\.80 \[0\.80, 0\.81\]`,
+	} {
+		if !regexp.MustCompile(want).Match(table.Bytes()) {
+			t.Errorf("the table lacks %s:\n%s", want, &table)
+		}
+	}
+	page := pageOf(t, r)
+	if !strings.Contains(page, "Rate</h4>") || strings.Contains(page, "p99.9</th>") || strings.Contains(page, `data-kind="percentiles"`) {
+		t.Error("the page has a panel of the latency of a stream")
+	}
+}
+
 // Samples with errors in their ledger decide nothing.
 func TestVerdictIgnoresSamplesWithErrors(t *testing.T) {
 	echo := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1}
