@@ -404,7 +404,7 @@ func TestPageTellsOfTwoMachines(t *testing.T) {
 		}
 	}
 	var said bytes.Buffer
-	if err := measured("uring", "epoll").WriteComparison(&said, r); err != nil || !strings.Contains(said.String(), "The network differs: loopback, then remote.") {
+	if err := measured("uring", "epoll").WriteComparison(&said, r); err != nil || !strings.Contains(said.String(), "The manifests differ in network: loopback, then remote.") {
 		t.Errorf("the comparison says %v, %q", err, said.String())
 	}
 }

@@ -391,7 +391,9 @@ func ReadFile(path string) (*Result, error) {
 	r := new(Result)
 	switch err := json.Unmarshal(text, r); {
 	case err != nil:
-		return nil, fmt.Errorf("%s is no result of a benchmark: %w", path, err)
+		return nil, fmt.Errorf("%s is no report of couplet bench (%w)", path, err)
+	case r.Version == 0:
+		return nil, fmt.Errorf("%s is no report of couplet bench (--json writes one)", path)
 	case r.Version != Version:
 		return nil, fmt.Errorf("%s has the format of version %d, and this program reads version %d; measure again", path, r.Version, Version)
 	}
