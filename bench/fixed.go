@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// SlowerKnee is the knee of w of the slower of two candidates: the highest
-// offered rate of which it achieves 95 % with a p99 of at most 10 times that at
-// the lowest rate. It is NaN where one of them has no knee among the rates that
+// SlowerKnee is the knee of w of the slower of two candidates: the last offered
+// rate before the first of which it does not achieve 95 % with a p99 of at most 10
+// times that at the lowest rate. It is NaN where one of them has no knee among the rates that
 // were measured.
 func (r *Result) SlowerKnee(w Workload, a, b string) (rate float64, slower string) {
 	names := []string{a, b}
@@ -71,6 +71,10 @@ type fixedSide struct {
 	P50, P99, P999 float64
 	// ClientBound says that in most samples the generator was the limit.
 	ClientBound bool
+	// Rate is what was achieved; Behind says that this is less than 95 % of the
+	// fixed rate, so that latency is that of a server that falls behind.
+	Rate   float64
+	Behind bool
 	// Steady, Peak and After are of the surge: the p99 before it and at its worst
 	// in microseconds, and the milliseconds until latency was back; After is
 	// infinite where that did not happen in most samples. Back of Samples came
@@ -109,8 +113,9 @@ func (r *Result) fixedRates() []fixedRate {
 				Name: c, Hue: hue(max(0, slices.Index(all, c))),
 				P50: median(func(s Sample) float64 { return s.P50US }), P99: median(func(s Sample) float64 { return s.P99US }),
 				P999:        median(func(s Sample) float64 { return s.P999US }),
-				ClientBound: r.clientBound(name, c),
+				ClientBound: r.clientBound(name, c), Rate: median(Sample.Rate),
 			}
+			s.Behind = s.Rate < achieved*w.Rate
 			var steady, peak []float64
 			for _, one := range r.Of(name, c) {
 				s.Unsent += one.unsent()
@@ -151,6 +156,9 @@ func finite(values []float64) []float64 {
 // Sentence says whether the p99 differs.
 func (f fixedRate) Sentence() string {
 	a, b := f.Sides[0].Name, f.Sides[1].Name
+	if f.Rounds < LeastRounds {
+		return "too few rounds to tell the p99 apart"
+	}
 	if f.Winner == "" {
 		return fmt.Sprintf("no difference in p99 was shown (ratio %s to %s %s)", a, b, f.Ratio)
 	}
@@ -159,6 +167,9 @@ func (f fixedRate) Sentence() string {
 
 // BackSentence says whether the times to recover differ.
 func (f fixedRate) BackSentence() string {
+	if min(f.Sides[0].Samples, f.Sides[1].Samples) < LeastRounds {
+		return "too few rounds to tell"
+	}
 	if f.BackWinner == "" {
 		return "no difference was shown"
 	}
@@ -184,6 +195,9 @@ func (r *Result) WriteFixedRates(out io.Writer) error {
 			text := fmt.Sprintf("%s %.0f / %.0f / %.0f", s.Name, s.P50, s.P99, s.P999)
 			if s.ClientBound {
 				text += " (client-bound)"
+			}
+			if s.Behind {
+				text += fmt.Sprintf(" (behind: only %.0f/s)", s.Rate)
 			}
 			sides = append(sides, text)
 		}

@@ -45,6 +45,7 @@ type page struct {
 	Candidates     []string
 	Baseline       string
 	Rounds         int
+	LeastRounds    int
 	Workloads      []workloadView
 	Knee           float64
 	KneeBound      bool
@@ -113,12 +114,14 @@ type findingRow struct {
 // A workloadView is the section of one workload.
 type workloadView struct {
 	ID, Name, Unit, Latency string
-	Description             string
-	Winner                  string
-	Compared                bool
-	Open                    bool
-	Candidates              []candidateRow
-	Batches, Crossings      bool
+	// Timed reports whether there are figures of latency.
+	Timed       bool
+	Description string
+	// Finding is nil where the pair of the verdict was not compared.
+	Finding            *findingRow
+	Open               bool
+	Candidates         []candidateRow
+	Batches, Crossings bool
 	// Waits is how many events a wait brought, and BatchSizes the heads of its
 	// columns.
 	BatchSizes []string
@@ -132,19 +135,17 @@ type workloadView struct {
 }
 
 type candidateRow struct {
-	Name                           string
-	Hue                            int
-	Samples                        int
-	User, System, CPU              float64
-	UserBar, SystemBar             float64
-	Ratio                          string
-	Same                           bool
-	Rate, Throughput               float64
-	Crossings, Batch               float64
-	Mallocs, Switches              float64
-	P50, P99, P999, Max            float64
-	ClientBound                    bool
-	ClientBoundSamples, AllSamples int
+	Name                   string
+	Hue                    int
+	Samples                int
+	User, System, CPU      float64
+	UserBar, SystemBar     float64
+	Ratio                  string
+	Rate, Throughput       float64
+	Crossings, Batch       float64
+	Mallocs, Switches      float64
+	P50, P99, P999, Max    float64
+	ClientBound, Disturbed bool
 }
 
 // A waitsRow is the share of a candidate's waits that brought so many events, in
@@ -186,7 +187,7 @@ func (r *Result) page() page {
 		return string(b)
 	}
 	p := page{
-		Title: "couplet bench", Partial: r.Partial, Baseline: r.Manifest.Baseline, Rounds: r.Manifest.Rounds,
+		Title: "couplet bench", Partial: r.Partial, Baseline: r.Manifest.Baseline, Rounds: r.Manifest.Rounds, LeastRounds: LeastRounds,
 		Candidates: r.candidates(""),
 		Commit:     r.Manifest.Commit, Command: r.Manifest.command(), Manifest: r.Manifest.rows(),
 		Charts: template.CSS(text("uPlot.min.css")), Style: template.CSS(text("report.css")),
@@ -203,11 +204,18 @@ func (r *Result) page() page {
 		p.A, p.B, p.Verdict = a, b, r.Verdict(a, b)
 		p.Title = fmt.Sprintf("%s and %s · couplet bench", a, b)
 		p.Findings = r.findingRows(a, b)
-		won := map[string]int{}
+		won, few := map[string]int{}, 0
 		for _, f := range once(r.Findings(a, b)) {
-			won[f.Winner]++
+			if f.TooFew() {
+				few++
+			} else {
+				won[f.Winner]++
+			}
 		}
 		p.Tally = []tally{{a, won[a], p.hue(a)}, {b, won[b], p.hue(b)}, {"no difference", won[""], -1}}
+		if few > 0 {
+			p.Tally = append(p.Tally, tally{"too few rounds to tell", few, -1})
+		}
 	}
 	p.Controls = r.controls()
 	p.Audited = r.Audited()
@@ -229,7 +237,7 @@ func (r *Result) page() page {
 		per := memoryRow{Name: w.String()}
 		for _, c := range p.Candidates {
 			row.Values = append(row.Values, Median(r.Values(w.String(), c, func(s Sample) float64 { return float64(s.RSS) })))
-			per.Values = append(per.Values, Median(r.Values(w.String(), c, func(s Sample) float64 { return s.BytesPerConn })))
+			per.Values = append(per.Values, Median(r.Values(w.String(), c, Sample.memory)))
 		}
 		p.Resident = append(p.Resident, row)
 		if w.Kind == Idle {
@@ -245,7 +253,7 @@ func (r *Result) page() page {
 		v.ID, v.Open = workloadID(i), w.Rate == 0 || rated < 3
 		for k := range p.Findings {
 			if f := &p.Findings[k]; f.Workload == v.Name {
-				f.ID, v.Compared, v.Winner = v.ID, true, f.Winner
+				f.ID, v.Finding = v.ID, f
 			}
 		}
 		p.Workloads = append(p.Workloads, v)
@@ -370,23 +378,16 @@ func (r *Result) workloadView(p *page, w Workload, candidates []string) workload
 			Batch:      orNone(median(func(s Sample) float64 { return s.Batch })),
 			Mallocs:    median(func(s Sample) float64 { return s.Mallocs }),
 			Switches:   median(func(s Sample) float64 { return s.Switches }),
-			P50:        median(func(s Sample) float64 { return s.P50US }), P99: median(func(s Sample) float64 { return s.P99US }),
-			P999: median(func(s Sample) float64 { return s.P999US }), Max: median(func(s Sample) float64 { return s.MaxUS }),
+			P50:        median(Sample.p50), P99: median(Sample.p99), P999: median(Sample.p999),
+			Max: median(func(s Sample) float64 { return s.latency(s.MaxUS) }),
 		}
-		for _, s := range good {
-			if s.ClientBound {
-				row.ClientBoundSamples++
-			}
-		}
-		row.ClientBound = 2*row.ClientBoundSamples > len(good)
-		if base := p.Baseline; c != base {
-			if ratio, prob, rounds := r.Compare(name, c, base); rounds > 0 {
-				row.Ratio, row.Same = ratio.String(), !differ(ratio, prob)
-			}
-		}
+		row.ClientBound = mostly(good, func(s Sample) bool { return s.ClientBound })
+		row.Disturbed = mostly(good, Sample.disturbed)
+		row.Ratio = r.Versus(name, c, p.Baseline)
 		if sum := row.User + row.System; positive(sum) {
 			widest = max(widest, sum)
 		}
+		v.Timed = v.Timed || !math.IsNaN(row.P99)
 		v.Bytes = v.Bytes || row.Throughput > 0
 		v.Batches = v.Batches || !math.IsNaN(row.Batch)
 		v.Crossings = v.Crossings || !math.IsNaN(row.Crossings)
@@ -396,6 +397,9 @@ func (r *Result) workloadView(p *page, w Workload, candidates []string) workload
 		if c := &v.Candidates[i]; widest > 0 && c.User >= 0 && c.System >= 0 {
 			c.UserBar, c.SystemBar = math.Round(1000*c.User/widest)/10, math.Round(1000*c.System/widest)/10
 		}
+	}
+	if !v.Timed {
+		v.Latency = "Rate"
 	}
 	v.Ladder = r.Climb(name)
 	v.waits(r)

@@ -19,11 +19,13 @@ type curveView struct {
 type kneeRow struct {
 	Name string
 	Hue  int
-	// Knee is the highest rate that was kept up with, P99 the latency at it; where
-	// not even Lowest was, Found is false.
+	// Knee is the last rate that was kept up with, P99 the latency at it; where
+	// not even Lowest was, Found is false. Again is a higher one that was kept up
+	// with after one that was not, or 0.
 	Found     bool
 	Knee, P99 float64
 	Lowest    float64
+	Again     float64
 }
 
 type rateRow struct {
@@ -49,11 +51,17 @@ type curveData struct {
 	Knees      []number   `json:"knees"`
 }
 
-// knee is the highest offered rate of which at least 95 % was achieved with a p99
-// of not more than 10 times that at the lowest rate, or NaN. The points must be
-// in order of their rates.
-func knee(points []curvePoint) float64 {
-	found, first := math.NaN(), math.NaN()
+// achieved is what part of an offered rate must be achieved for it to be kept up with.
+const achieved = .95
+
+// knee is the last offered rate before the first that was not kept up with, or NaN:
+// of a rate that is, at least 95 % was achieved with a p99 of not more than 10 times
+// that at the lowest rate. The points must be in order of their rates. Where a higher
+// one was kept up with again, which is chance or a disturbance, again is the highest
+// of these, and else 0.
+func knee(points []curvePoint) (found, again float64) {
+	found = math.NaN()
+	first, behind := math.NaN(), false
 	for _, p := range points {
 		if math.IsNaN(p.Rate) {
 			continue
@@ -61,11 +69,16 @@ func knee(points []curvePoint) float64 {
 		if math.IsNaN(first) {
 			first = p.P99
 		}
-		if p.Rate >= .95*p.Target && p.P99 <= 10*first {
+		switch keptUp := p.Rate >= achieved*p.Target && p.P99 <= 10*first; {
+		case !keptUp:
+			behind = true
+		case behind:
+			again = p.Target
+		default:
 			found = p.Target
 		}
 	}
-	return found
+	return found, again
 }
 
 // curves are the saturation curves of every shape that was measured in an open
@@ -114,7 +127,8 @@ func (r *Result) curves(candidates []string) (views []curveView, data []curveDat
 			if !measured {
 				continue
 			}
-			row := kneeRow{Name: c, Hue: hue(i), Knee: knee(points), P99: math.NaN(), Lowest: d.Targets[0]}
+			row := kneeRow{Name: c, Hue: hue(i), P99: math.NaN(), Lowest: d.Targets[0]}
+			row.Knee, row.Again = knee(points)
 			row.Found = !math.IsNaN(row.Knee)
 			var rates, p99 []number
 			for k := range points {
@@ -136,12 +150,8 @@ func (r *Result) curves(candidates []string) (views []curveView, data []curveDat
 
 func pointOf(target float64, samples []Sample) curvePoint {
 	var rates, p99 []float64
-	bound := 0
 	for _, s := range samples {
 		rates, p99 = append(rates, s.Rate()), append(p99, s.P99US)
-		if s.ClientBound {
-			bound++
-		}
 	}
-	return curvePoint{Target: target, Rate: Median(rates), P99: Median(p99), ClientBound: 2*bound > len(samples)}
+	return curvePoint{Target: target, Rate: Median(rates), P99: Median(p99), ClientBound: mostly(samples, func(s Sample) bool { return s.ClientBound })}
 }

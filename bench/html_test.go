@@ -240,7 +240,7 @@ func TestPageEscapesWhatOthersWrote(t *testing.T) {
 	}
 }
 
-// The knee is the highest rate that was followed, of each candidate.
+// The knee is the last rate that was followed, of each candidate.
 func TestPageMarksTheKnee(t *testing.T) {
 	page := pageOf(t, measured("uring", "epoll", "gnet"))
 	for _, want := range []string{
@@ -251,6 +251,41 @@ func TestPageMarksTheKnee(t *testing.T) {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %s", want)
 		}
+	}
+}
+
+// The knee was the last rate that was kept up with, whatever failed below it.
+func TestKneeIsBeforeTheFirstRateThatFails(t *testing.T) {
+	r := measured("uring", "epoll")
+	for i := range r.Samples {
+		if s := &r.Samples[i]; s.Candidate == "uring" && s.Target == 60e3 {
+			s.Units = 50e3
+		}
+	}
+	if rate, who := r.SlowerKnee(r.Workloads[0], "uring", "epoll"); rate != 40e3 || who != "uring" {
+		t.Errorf("the knee is %v of %s", rate, who)
+	}
+	page := pageOf(t, r)
+	const again = "is not monotonic: after rates with which it did not keep up it kept up with 100\u202f000 per second"
+	if strings.Count(page, "is not monotonic") != 1 || !strings.Contains(page, "The curve of uring "+again) {
+		t.Errorf("the page lacks %q of uring alone", again)
+	}
+}
+
+// A fixed rate was called 80 % of the knee, and nobody said that it was not achieved.
+func TestFixedRateThatWasNotAchievedIsMarked(t *testing.T) {
+	r := measured("uring", "epoll")
+	for i := range r.Samples {
+		if s := &r.Samples[i]; s.Candidate == "epoll" && s.Target == 64e3 {
+			s.Units = 59e3
+		}
+	}
+	var text bytes.Buffer
+	if err := r.WriteFixedRates(&text); err != nil || strings.Count(text.String(), "behind") != 1 || !strings.Contains(text.String(), " (behind: only 59000/s); ") {
+		t.Errorf("%v:\n%s", err, &text)
+	}
+	if page := pageOf(t, r); strings.Count(page, "behind: only 59\u202f000 per s") != 1 {
+		t.Error("the page does not mark it, or all")
 	}
 }
 
@@ -369,7 +404,7 @@ func TestPageTellsOfTwoMachines(t *testing.T) {
 		}
 	}
 	var said bytes.Buffer
-	if err := measured("uring", "epoll").WriteComparison(&said, r); err != nil || !strings.Contains(said.String(), "The network differs: loopback, then remote.") {
+	if err := measured("uring", "epoll").WriteComparison(&said, r); err != nil || !strings.Contains(said.String(), "The manifests differ in network: loopback, then remote.") {
 		t.Errorf("the comparison says %v, %q", err, said.String())
 	}
 }

@@ -56,11 +56,14 @@ type Rung struct {
 	Shown bool
 }
 
-// Word is "less", "more" or "no difference shown", or "" at the foot.
+// Word is "less", "more", "no difference shown" or "too few rounds", or "" at the
+// foot.
 func (g Rung) Word() string {
 	switch {
 	case g.Rounds == 0:
 		return ""
+	case g.Rounds < LeastRounds:
+		return "too few rounds"
 	case !g.Shown:
 		return "no difference shown"
 	case g.Ratio.Center < 1:

@@ -293,8 +293,8 @@ func (s Sample) line(w Workload, round int) string {
 	if s.Recovery != nil {
 		back = ", " + s.Recovery.String()
 	}
-	return fmt.Sprintf("%-32s round %d  %-10s %8.3f us CPU per %s, %9.0f/s, p99 %8.0f us, generator %3.0f %%, others %3.0f %%%s %v",
-		w, round+1, s.Candidate, s.CPU(), w.Unit(), s.Rate(), s.P99US, 100*s.GeneratorBusy, 100*max(s.Others, s.GeneratorOthers), back, errorText(s.Errors))
+	return fmt.Sprintf("%-32s round %d  %-10s %8.3f us CPU per %s, %9.0f/s, p99 %8s us, generator %3.0f %%, others %3.0f %%%s %v",
+		w, round+1, s.Candidate, s.CPU(), w.Unit(), s.Rate(), microsText(s.p99()), 100*s.GeneratorBusy, 100*max(s.Others, s.GeneratorOthers), back, errorText(s.Errors))
 }
 
 func errorText(errors map[string]int64) string {

@@ -32,31 +32,37 @@ func (r *Result) candidates(workload string) []string {
 }
 
 // WriteTable writes one line per workload and candidate: medians, and the ratio
-// to the baseline with its interval. "=" says that a difference is not shown.
+// to the baseline as Versus has it, and a mark where the generator was the limit in
+// most samples, or other processes disturbed most of them.
 func (r *Result) WriteTable(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	base := r.Manifest.Baseline
 	fmt.Fprintf(w, "workload\tcandidate\tCPU us\tto %s\trate/s\tp50 us\tp99 us\tp99.9 us\tcalls\tmallocs\t\n", base)
 	for _, l := range r.Workloads {
 		name := l.String()
+		if l.Kind == Idle {
+			continue // it has a table of its own
+		}
 		for _, c := range r.candidates(name) {
 			median := func(f func(Sample) float64) float64 { return Median(r.Values(name, c, f)) }
-			if l.Kind == Idle {
-				fmt.Fprintf(w, "%s\t%s\t%.0f bytes per connection\n", name, c, median(func(s Sample) float64 { return s.BytesPerConn }))
-				continue
-			}
-			bound := ""
+			var marks []string
 			if r.clientBound(name, c) {
-				bound = "client-bound"
+				marks = append(marks, "client-bound")
 			}
-			fmt.Fprintf(w, "%s\t%s\t%.3g\t%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.2f\t%.2f\t%s\n", name, c,
+			if mostly(r.Of(name, c), Sample.disturbed) {
+				marks = append(marks, "disturbed")
+			}
+			fmt.Fprintf(w, "%s\t%s\t%.3g\t%s\t%.0f\t%s\t%s\t%s\t%s\t%.2f\t%s\n", name, c,
 				median(Sample.CPU), r.Versus(name, c, base), median(Sample.Rate),
-				median(func(s Sample) float64 { return s.P50US }), median(func(s Sample) float64 { return s.P99US }),
-				median(func(s Sample) float64 { return s.P999US }), median(func(s Sample) float64 { return s.Crossings }),
-				median(func(s Sample) float64 { return s.Mallocs }), bound)
+				microsText(median(Sample.p50)), microsText(median(Sample.p99)), microsText(median(Sample.p999)),
+				callsText(median(func(s Sample) float64 { return s.Crossings })),
+				median(func(s Sample) float64 { return s.Mallocs }), strings.Join(marks, ", "))
 		}
 	}
 	if err := w.Flush(); err != nil {
+		return err
+	}
+	if err := r.writeIdle(out); err != nil {
 		return err
 	}
 	if err := r.WriteLadders(out); err != nil {
@@ -79,17 +85,60 @@ func (r *Result) WriteTable(out io.Writer) error {
 	return err
 }
 
+// writeIdle writes the memory of idle connections, where it was measured.
+func (r *Result) writeIdle(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	base, head := r.Manifest.Baseline, false
+	for _, l := range r.Workloads {
+		name := l.String()
+		if l.Kind != Idle {
+			continue
+		}
+		for _, c := range r.candidates(name) {
+			if !head {
+				fmt.Fprintf(w, "\nworkload\tcandidate\tbytes per connection\tto %s\t\n", base)
+				head = true
+			}
+			fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\t\n", name, c, Median(r.Values(name, c, Sample.memory)), r.versus(name, c, base, Sample.memory))
+		}
+	}
+	return w.Flush()
+}
+
+// microsText is a latency in microseconds.
+func microsText(us float64) string {
+	if math.IsNaN(us) {
+		return none
+	}
+	return fmt.Sprintf("%.0f", us)
+}
+
+// callsText is how many system calls there were, where a server counts them.
+func callsText(n float64) string {
+	if math.IsNaN(orNone(n)) {
+		return none
+	}
+	return fmt.Sprintf("%.2f", n)
+}
+
 // Versus is the ratio of a candidate's CPU per unit to the baseline's with its
 // interval, for a table: "=" says that no difference was shown, by the rule of
-// Findings. It is "" where there is nothing to compare.
+// Findings, and "?" that there are too few rounds for an interval. It is "" where
+// there is nothing to compare.
 func (r *Result) Versus(workload, candidate, baseline string) string {
+	return r.versus(workload, candidate, baseline, Sample.CPU)
+}
+
+func (r *Result) versus(workload, candidate, baseline string, value func(Sample) float64) string {
 	if candidate == baseline {
 		return ""
 	}
-	ratio, p, rounds := r.Compare(workload, candidate, baseline)
+	ratio, p, rounds := r.compare(workload, candidate, baseline, value)
 	switch {
 	case rounds == 0:
 		return ""
+	case rounds < LeastRounds:
+		return fmt.Sprintf("%.2f ?", ratio.Center)
 	case !differ(ratio, p):
 		return ratio.String() + " ="
 	}
@@ -101,6 +150,17 @@ func (r *Result) Versus(workload, candidate, baseline string) string {
 func (r *Result) clientBound(workload, candidate string) bool {
 	busy := Median(r.Values(workload, candidate, func(s Sample) float64 { return s.GeneratorBusy }))
 	return Figures{GeneratorBusy: busy}.ClientBound()
+}
+
+// mostly reports whether more than half of samples are so.
+func mostly(samples []Sample, so func(Sample) bool) bool {
+	n := 0
+	for _, s := range samples {
+		if so(s) {
+			n++
+		}
+	}
+	return 2*n > len(samples)
 }
 
 func (r *Result) ledger() string {
@@ -164,13 +224,15 @@ func (r *Result) WriteMarkdown(out io.Writer, targets, aims []Target) error {
 		strings.Join(all, " | "), strings.Repeat("---|", len(all)))
 	grid(times, func(w Workload, c string) string {
 		at := func(f func(Sample) float64) float64 { return Median(r.Values(w.String(), c, f)) }
-		return fmt.Sprintf("%.0f / %.0f / %.0f", at(func(s Sample) float64 { return s.P50US }),
-			at(func(s Sample) float64 { return s.P99US }), at(func(s Sample) float64 { return s.P999US }))
+		if math.IsNaN(at(Sample.p99)) {
+			return none
+		}
+		return fmt.Sprintf("%.0f / %.0f / %.0f", at(Sample.p50), at(Sample.p99), at(Sample.p999))
 	})
 	if slices.ContainsFunc(r.Workloads, func(w Workload) bool { return w.Kind == Idle }) {
 		fmt.Fprintf(&b, "\n## Resident bytes per idle connection\n\n| workload | %s |\n|---|%s\n", strings.Join(all, " | "), strings.Repeat("---|", len(all)))
 		grid(func(w Workload) bool { return w.Kind == Idle }, func(w Workload, c string) string {
-			return fmt.Sprintf("%.0f", Median(r.Values(w.String(), c, func(s Sample) float64 { return s.BytesPerConn })))
+			return fmt.Sprintf("%.0f", Median(r.Values(w.String(), c, Sample.memory)))
 		})
 	}
 

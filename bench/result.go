@@ -28,7 +28,7 @@ type Sample struct {
 	UserUS   float64 `json:"user_us_per_unit"`
 	SystemUS float64 `json:"system_us_per_unit"`
 	// P50US, P99US, P999US and MaxUS are the latency, or a chunk's lateness, in
-	// microseconds.
+	// microseconds; 0 of a workload that has none, such as a Stream.
 	P50US  float64 `json:"p50_us"`
 	P99US  float64 `json:"p99_us"`
 	P999US float64 `json:"p999_us"`
@@ -90,8 +90,24 @@ type Percentile struct {
 // CPU is the server's CPU microseconds per unit, of both kinds: the main figure.
 func (s Sample) CPU() float64 { return s.UserUS + s.SystemUS }
 
+// latency is us, a figure of the latency of s, or NaN where none was measured.
+func (s Sample) latency(us float64) float64 {
+	if len(s.Percentiles) == 0 && s.P99US == 0 {
+		return math.NaN()
+	}
+	return us
+}
+
+// The latency of s, or NaN where none was measured.
+func (s Sample) p50() float64  { return s.latency(s.P50US) }
+func (s Sample) p99() float64  { return s.latency(s.P99US) }
+func (s Sample) p999() float64 { return s.latency(s.P999US) }
+
 // disturbed reports what Figures.Disturbed does.
 func (s Sample) disturbed() bool { return max(s.Others, s.GeneratorOthers) > disturbed }
+
+// memory is BytesPerConn.
+func (s Sample) memory() float64 { return s.BytesPerConn }
 
 // Rate is units per second.
 func (s Sample) Rate() float64 { return s.Units / s.Seconds }
@@ -375,7 +391,9 @@ func ReadFile(path string) (*Result, error) {
 	r := new(Result)
 	switch err := json.Unmarshal(text, r); {
 	case err != nil:
-		return nil, fmt.Errorf("%s is no result of a benchmark: %w", path, err)
+		return nil, fmt.Errorf("%s is no report of couplet bench (%w)", path, err)
+	case r.Version == 0:
+		return nil, fmt.Errorf("%s is no report of couplet bench (--json writes one)", path)
 	case r.Version != Version:
 		return nil, fmt.Errorf("%s has the format of version %d, and this program reads version %d; measure again", path, r.Version, Version)
 	}

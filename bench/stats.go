@@ -39,17 +39,44 @@ func Ratio(a, b []float64) Interval {
 	if len(ratios) == 0 {
 		return Interval{math.NaN(), math.NaN(), math.NaN()}
 	}
-	const draws = 10_000
 	r := rand.New(rand.NewPCG(uint64(len(ratios)), 1))
-	medians, draw := make([]float64, draws), make([]float64, len(ratios))
-	for i := range medians {
+	draw := make([]float64, len(ratios))
+	return middle(Median(ratios), func() float64 {
 		for k := range draw {
 			draw[k] = ratios[r.IntN(len(ratios))]
 		}
-		medians[i] = Median(draw)
+		return Median(draw)
+	})
+}
+
+// RatioOfMedians is the ratio of the median of a to that of b, which were not measured
+// in the same rounds, with its bootstrap interval: the middle 95 % of 10,000 ratios,
+// for each of which both are drawn from with replacement. The same input gives the
+// same interval; where a or b is empty all is NaN.
+func RatioOfMedians(a, b []float64) Interval {
+	if len(a) == 0 || len(b) == 0 {
+		return Interval{math.NaN(), math.NaN(), math.NaN()}
 	}
-	slices.Sort(medians)
-	return Interval{Median(ratios), medians[draws*25/1000], medians[draws*975/1000-1]}
+	r := rand.New(rand.NewPCG(uint64(len(a)), uint64(len(b))))
+	drawn := func(values []float64) float64 {
+		draw := make([]float64, len(values))
+		for k := range draw {
+			draw[k] = values[r.IntN(len(values))]
+		}
+		return Median(draw)
+	}
+	return middle(Median(a)/Median(b), func() float64 { return drawn(a) / drawn(b) })
+}
+
+// middle is center with the middle 95 % of 10,000 draws.
+func middle(center float64, draw func() float64) Interval {
+	const draws = 10_000
+	all := make([]float64, draws)
+	for i := range all {
+		all[i] = draw()
+	}
+	slices.Sort(all)
+	return Interval{center, all[draws*25/1000], all[draws*975/1000-1]}
 }
 
 // Differ is the probability, by the Mann-Whitney U test, that a and b differ as

@@ -25,6 +25,9 @@ type Finding struct {
 	P float64 `json:"p"`
 	// Winner is A, B, or "" where no difference was shown.
 	Winner string `json:"winner"`
+	// Disturbed is how many of the samples behind it, two of each round, other
+	// processes disturbed. Memory they do not disturb.
+	Disturbed int `json:"disturbed,omitempty"`
 
 	shape string // of the workload, whatever its rate is
 }
@@ -38,17 +41,48 @@ func (r *Result) Findings(a, b string) []Finding {
 		f := Finding{Workload: w.String(), Unit: w.Unit(), Rate: w.Rate, A: a, B: b, Figure: "CPU", shape: w.shape()}
 		value := Sample.CPU
 		if w.Kind == Idle {
-			f.Figure, value = "memory", func(s Sample) float64 { return s.BytesPerConn }
+			f.Figure, value = "memory", Sample.memory
 		}
 		f.Ratio, f.P, f.Rounds = r.compare(f.Workload, a, b, value)
 		if f.Rounds == 0 {
 			continue
 		}
 		f.Winner = winner(a, b, f.Ratio, f.P)
+		if w.Kind != Idle {
+			f.Disturbed = r.disturbed(f.Workload, a, b)
+		}
 		all = append(all, f)
 	}
 	return all
 }
+
+// disturbed is how many samples of the rounds in which both a and b gave a good one
+// other processes disturbed.
+func (r *Result) disturbed(workload, a, b string) (n int) {
+	first := map[int]bool{}
+	for _, s := range r.Of(workload, a) {
+		first[s.Round] = s.disturbed()
+	}
+	for _, s := range r.Of(workload, b) {
+		bad, paired := first[s.Round]
+		if paired && bad {
+			n++
+		}
+		if paired && s.disturbed() {
+			n++
+		}
+	}
+	return n
+}
+
+// TooFew reports whether there are too few rounds to show any difference.
+func (f Finding) TooFew() bool { return f.Rounds < LeastRounds }
+
+// Samples is how many are behind it.
+func (f Finding) Samples() int { return 2 * f.Rounds }
+
+// Doubtful reports whether more than half of the samples behind it were disturbed.
+func (f Finding) Doubtful() bool { return 2*f.Disturbed > f.Samples() }
 
 // once is findings without those at fixed rates of what has one in a closed loop:
 // they are one workload over and over.
@@ -79,6 +113,9 @@ func differ(ratio Interval, p float64) bool { return p < 0.05 && (ratio.Hi < 1 |
 // String is the finding as a clause: "epoll uses 18 % less CPU than uring for echo
 // 64 x 64 KiB, depth 1 (95 % CI 14..22 %)".
 func (f Finding) String() string {
+	if f.TooFew() {
+		return fmt.Sprintf("%s of %s are too few to tell %s from %s in %s", plural(f.Rounds, "round"), f.Workload, f.A, f.B, f.Figure)
+	}
 	if f.Winner == "" {
 		return fmt.Sprintf("no difference in %s between %s and %s for %s was shown (95 %% CI of the ratio %.2f..%.2f, %s)",
 			f.Figure, f.A, f.B, f.Workload, f.Ratio.Lo, f.Ratio.Hi, plural(f.Rounds, "round"))
@@ -93,58 +130,93 @@ func (f Finding) String() string {
 }
 
 // Verdict is the answer in one sentence: which of a and b costs less for which
-// workload on the kernel of the manifest. What was measured in a closed loop takes no
-// part at fixed rates once more.
+// workload on the kernel of the manifest, and for which there are too few rounds to
+// tell. What was measured in a closed loop takes no part at fixed rates once more.
+// A second sentence names the workloads of which most samples were disturbed.
 func (r *Result) Verdict(a, b string) string {
-	var won, same []string
-	for _, f := range once(r.Findings(a, b)) {
-		if f.Winner == "" {
+	findings := once(r.Findings(a, b))
+	if len(findings) == 0 {
+		return fmt.Sprintf("Nothing was measured that compares %s with %s.", a, b)
+	}
+	var clauses, same, few, doubtful []string
+	for _, f := range findings {
+		switch {
+		case f.TooFew():
+			few = append(few, f.Workload)
+		case f.Winner == "":
 			same = append(same, f.Workload)
-		} else {
-			won = append(won, f.String())
+		default:
+			clauses = append(clauses, f.String())
+		}
+		if f.Doubtful() {
+			doubtful = append(doubtful, fmt.Sprintf("%d of %s of %s", f.Disturbed, plural(f.Samples(), "sample"), f.Workload))
 		}
 	}
-	rest := strings.Join(same, "; ")
-	if len(same) > 3 {
-		rest = fmt.Sprintf("%d other workloads", len(same))
-		if len(won) == 0 {
-			rest = fmt.Sprintf("any of %d workloads", len(same))
-		}
+	switch {
+	case len(same) > 0 && len(clauses) > 0:
+		clauses = append(clauses, "no difference was shown for "+list(same, len(findings)))
+	case len(same) > 0:
+		clauses = append(clauses, fmt.Sprintf("no difference between %s and %s was shown for %s", a, b, list(same, len(findings))))
+	}
+	switch {
+	case len(few) > 0 && len(clauses) > 0:
+		clauses = append(clauses, "too few rounds to tell: "+list(few, len(findings)))
+	case len(few) > 0:
+		clauses = append(clauses, fmt.Sprintf("%s and %s had too few rounds to tell: %s", a, b, list(few, len(findings))))
 	}
 	kernel, _, _ := strings.Cut(r.Manifest.Kernel, " ")
-	switch {
-	case len(won) == 0 && len(same) == 0:
-		return fmt.Sprintf("Nothing was measured that compares %s with %s.", a, b)
-	case len(won) == 0:
-		return fmt.Sprintf("On Linux %s no difference between %s and %s was shown for %s.", kernel, a, b, rest)
-	case len(same) == 0:
-		return fmt.Sprintf("On Linux %s %s.", kernel, strings.Join(won, "; "))
+	text := fmt.Sprintf("On Linux %s %s.", kernel, strings.Join(clauses, "; "))
+	if len(doubtful) > 3 {
+		doubtful = []string{fmt.Sprintf("most samples of %d of these workloads", len(doubtful))}
 	}
-	return fmt.Sprintf("On Linux %s %s; no difference was shown for %s.", kernel, strings.Join(won, "; "), rest)
+	if len(doubtful) > 0 {
+		text += fmt.Sprintf(" But other processes disturbed %s: measure again on a quieter machine.", strings.Join(doubtful, "; "))
+	}
+	return text
+}
+
+// list names workloads, of so many in all, or counts them where they are more than
+// three.
+func list(workloads []string, all int) string {
+	switch n := len(workloads); {
+	case n <= 3:
+		return strings.Join(workloads, "; ")
+	case n == all:
+		return fmt.Sprintf("any of %d workloads", n)
+	default:
+		return fmt.Sprintf("%d other workloads", n)
+	}
 }
 
 // Control tells, of a candidate and the same once more, whether the measurement
 // finds a difference where there is none.
 func (r *Result) Control(name, again string) string {
 	findings := r.Findings(name, again)
-	var wrong []string
-	rounds := 0
+	var wrong, few []string
 	for _, f := range findings {
-		rounds = max(rounds, f.Rounds)
-		if f.Winner != "" {
+		switch {
+		case f.TooFew():
+			few = append(few, f.Workload)
+		case f.Winner != "":
 			wrong = append(wrong, fmt.Sprintf("%s (ratio %s)", f.Workload, f.Ratio))
 		}
+	}
+	rest := ""
+	if len(few) > 0 {
+		rest = fmt.Sprintf(" Too few rounds to tell: %s.", list(few, len(findings)))
 	}
 	switch {
 	case len(findings) == 0:
 		return fmt.Sprintf("Control: %s was not measured against itself.", name)
-	case rounds < LeastRounds:
+	case len(few) == len(findings):
 		return fmt.Sprintf("Control: %s was measured against itself, but no test can show a difference in fewer than %d rounds.", name, LeastRounds)
-	case len(wrong) == 0:
-		return fmt.Sprintf("Control: %s against itself came out as no difference on every workload, as it should.", name)
+	case len(wrong) > 0:
+		return fmt.Sprintf("Control FAILED: %s against itself shows a difference for %s. Do not trust a difference of that size; more rounds, or a quieter machine, help.%s",
+			name, strings.Join(wrong, "; "), rest)
+	case len(few) > 0:
+		return fmt.Sprintf("Control: %s against itself came out as no difference on every other workload, as it should.%s", name, rest)
 	}
-	return fmt.Sprintf("Control FAILED: %s against itself shows a difference for %s. Do not trust a difference of that size; more rounds, or a quieter machine, help.",
-		name, strings.Join(wrong, "; "))
+	return fmt.Sprintf("Control: %s against itself came out as no difference on every workload, as it should.", name)
 }
 
 // Pair is the two candidates that a verdict is about: the first two, in the order

@@ -40,19 +40,80 @@ func TestVerdictNamesWinnerIntervalAndKernel(t *testing.T) {
 
 func TestVerdictSaysNoDifference(t *testing.T) {
 	echo := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1}
-	for _, r := range []*bench.Result{
-		compared(echo, 1.02, .98, 1.01, .99, 1, 1.03, .97),
-		compared(echo, .5, .6), // large, but two rounds show nothing
-	} {
-		if f := r.Findings("uring", "epoll"); len(f) != 1 || f[0].Winner != "" {
-			t.Errorf("findings %v", f)
-		}
-		if got := r.Verdict("uring", "epoll"); !strings.Contains(got, "no difference between uring and epoll was shown for echo") {
-			t.Errorf("verdict %q", got)
-		}
+	r := compared(echo, 1.02, .98, 1.01, .99, 1, 1.03, .97)
+	if f := r.Findings("uring", "epoll"); len(f) != 1 || f[0].Winner != "" {
+		t.Errorf("findings %v", f)
+	}
+	if got := r.Verdict("uring", "epoll"); !strings.Contains(got, "no difference between uring and epoll was shown for echo") {
+		t.Errorf("verdict %q", got)
 	}
 	if got := compared(echo).Verdict("uring", "epoll"); got != "Nothing was measured that compares uring with epoll." {
 		t.Errorf("verdict %q", got)
+	}
+}
+
+// An interrupted run said "no difference" of a workload with one round, since another
+// had seven, and the control came out well on it.
+func TestTooFewRoundsAreNoVerdict(t *testing.T) {
+	done := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1}
+	begun := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 16}
+	r := compared(done, 1.02, .98, 1.01, .99, 1, 1.03, .97)
+	r.Append(compared(begun, .5))
+	r.Manifest.Baseline = "epoll"
+	want := "no difference between uring and epoll was shown for echo 64 x 64 B, depth 1; too few rounds to tell: echo 64 x 64 B, depth 16."
+	if got := r.Verdict("uring", "epoll"); !strings.HasSuffix(got, want) {
+		t.Errorf("verdict %q", got)
+	}
+	want = "no difference on every other workload, as it should. Too few rounds to tell: echo 64 x 64 B, depth 16."
+	if got := r.Control("uring", "epoll"); !strings.HasSuffix(got, want) {
+		t.Errorf("control %q", got)
+	}
+	page := pageOf(t, r)
+	for _, want := range []string{"<b>1</b> no difference", "<b>1</b> too few rounds to tell"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if n := strings.Count(page, `<span class="same">too few rounds to tell</span>`); n != 2 {
+		t.Errorf("the grid and the panel say it %d times", n)
+	}
+	var table bytes.Buffer
+	if err := r.WriteTable(&table); err != nil || !strings.Contains(table.String(), "0.50 ?") {
+		t.Errorf("%v, the table has an interval of one round:\n%s", err, &table)
+	}
+	few := compared(begun, .5, .6) // large, but two rounds show nothing
+	if got := few.Verdict("uring", "epoll"); !strings.HasSuffix(got, "uring and epoll had too few rounds to tell: echo 64 x 64 B, depth 16.") {
+		t.Errorf("verdict %q", got)
+	}
+	if got := few.Control("uring", "epoll"); !strings.Contains(got, "fewer than 4 rounds") {
+		t.Errorf("control %q", got)
+	}
+}
+
+// With each sample disturbed the verdict was said as if none were.
+func TestDisturbedSamplesAreInTheVerdict(t *testing.T) {
+	echo := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1}
+	r := compared(echo, .80, .82, .81, .79, .80, .81)
+	for i := range r.Samples {
+		r.Samples[i].Others = .4
+	}
+	const caveat = " But other processes disturbed 12 of 12 samples of echo 64 x 64 B, depth 1: measure again on a quieter machine."
+	if got := r.Verdict("uring", "epoll"); !strings.HasSuffix(got, caveat) {
+		t.Errorf("verdict %q", got)
+	}
+	var table bytes.Buffer
+	if err := r.WriteTable(&table); err != nil || strings.Count(table.String(), " disturbed\n") != 2 {
+		t.Errorf("%v, the rows are not marked:\n%s", err, &table)
+	}
+	page := pageOf(t, r)
+	if n := strings.Count(page, `<span class="mark">disturbed</span>`); n != 4 || !strings.Contains(page, "disturbed 12 of 12 samples behind this") {
+		t.Errorf("%d marks in the grid, the panel and its two rows", n)
+	}
+	for i := range r.Samples {
+		r.Samples[i].Others = .4 * float64(i%2)
+	}
+	if got := r.Verdict("uring", "epoll"); strings.Contains(got, "disturbed") {
+		t.Errorf("of half of the samples: %q", got)
 	}
 }
 
@@ -75,6 +136,42 @@ func TestTableAndVerdictAgree(t *testing.T) {
 	var table bytes.Buffer
 	if err := r.WriteTable(&table); err != nil || !strings.Contains(table.String(), "] =") {
 		t.Errorf("the table has no =:\n%s", &table)
+	}
+}
+
+// A stream had latencies of 0, and the memory of idle connections stood under CPU.
+func TestWhatWasNotMeasuredIsNotShown(t *testing.T) {
+	stream, err := bench.Workload{Kind: bench.Stream, Connections: 1}.WithDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle := bench.Workload{Kind: bench.Idle, Connections: 8000, Size: 64}
+	r := compared(stream, 1, 1, 1, 1, 1, 1, 1)
+	r.Append(compared(idle, .80, .82, .81, .79, .80, .81, .80))
+	r.Manifest.Baseline = "epoll"
+	for i := range r.Samples {
+		s := &r.Samples[i]
+		s.Units, s.Seconds = 1024, 1
+		if s.Workload == idle.String() {
+			s.BytesPerConn, s.UserUS = 40*s.UserUS, 0
+		}
+	}
+	var table bytes.Buffer
+	if err := r.WriteTable(&table); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`(?m)^stream .* uring .* 1024 +– +– +– +– `,
+		`(?m)^workload +candidate +bytes per connection +to epoll`,
+		`(?m)^idle .* uring +331 +0\.80 \[0\.80, 0\.81\]`,
+	} {
+		if !regexp.MustCompile(want).Match(table.Bytes()) {
+			t.Errorf("the table lacks %s:\n%s", want, &table)
+		}
+	}
+	page := pageOf(t, r)
+	if !strings.Contains(page, "Rate</h4>") || strings.Contains(page, "p99.9</th>") || strings.Contains(page, `data-kind="percentiles"`) {
+		t.Error("the page has a panel of the latency of a stream")
 	}
 }
 

@@ -113,7 +113,9 @@ func (l *liveLine) update(r *bench.Result, baseline string) {
 	}
 	l.cpu = fmt.Sprintf("%.3g", median(bench.Sample.CPU))
 	l.rate = fmt.Sprintf("%.0f", median(bench.Sample.Rate))
-	l.p99 = fmt.Sprintf("%.0f", median(func(s bench.Sample) float64 { return s.P99US }))
+	if p99 := median(func(s bench.Sample) float64 { return s.P99US }); p99 > 0 { // a stream has none
+		l.p99 = fmt.Sprintf("%.0f", p99)
+	}
 	if l.candidate == baseline {
 		return
 	}

@@ -22,7 +22,7 @@ func TestBadInput(t *testing.T) {
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
 	binaryFile := file(t, "binary", "ab\xff\xfe")
 	plain := file(t, "plain", "text")
-	old := file(t, "old.json", "{}")
+	old, strange := file(t, "old.json", `{"version": 99}`), file(t, "empty.json", "{}")
 	dir := t.TempDir()
 	load := file(t, "load.yaml", "request: 200\nresponse: 512\nthink: 10ms\n")
 	deep := file(t, "deep.yaml", "request: 200\nresponse: 512\ndepth: 2\n")
@@ -149,8 +149,9 @@ func TestBadInput(t *testing.T) {
 		{"bench agent --server-port " + port, []string{port, "in use", "choose another"}},
 		{"bench agent --server-port -1", []string{"--server-port", "65535"}},
 		{"bench agent --engine uring", []string{"--engine"}},
-		{"bench compare " + plain + " " + plain, []string{plain, "no result"}},
-		{"bench compare " + old + " " + old, []string{old, "version 0", "measure again"}},
+		{"bench compare " + plain + " " + plain, []string{plain, "no report of couplet bench"}},
+		{"bench compare " + strange + " " + strange, []string{strange, "no report of couplet bench"}},
+		{"bench compare " + old + " " + old, []string{old, "version 99", "measure again"}},
 
 		{"fetch --output " + plain + " 1", []string{plain, "directory"}},
 	} {
