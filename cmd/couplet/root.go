@@ -35,7 +35,7 @@ and with a goroutine per connection, all behind one Protocol.
 Begin with "couplet demo". Exit status: 0 done, 1 the work failed, 2 the command
 line or an input was wrong.`,
 		Example: `  couplet demo
-  couplet serve poem --port 10000 &
+  couplet serve poem --port 10000     # and in a second terminal:
   couplet fetch 10000`,
 		Version:       version(),
 		SilenceErrors: true,
