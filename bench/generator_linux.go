@@ -27,6 +27,9 @@ func Measure(w Workload, port int, warm, d time.Duration, mark func() (Report, e
 // measure is Measure for a server anywhere, until ctx ends: then its error is that
 // of ctx.
 func measure(ctx context.Context, w Workload, server netip.AddrPort, warm, d time.Duration, mark func() (Report, error)) (Figures, error) {
+	if err := ctx.Err(); err != nil {
+		return Figures{}, err // AfterFunc tells of it only soon
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	family, to, err := sockaddr(server)

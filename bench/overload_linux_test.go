@@ -332,14 +332,14 @@ func TestTheEndOfItsContextEndsASample(t *testing.T) {
 		began := time.Now()
 		_, err = measure(ctx, w, c.at.(*net.TCPAddr).AddrPort(), c.warm, time.Hour, func() (Report, error) { return Report{}, nil })
 		cancel()
-		if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took > 5*time.Second {
+		if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took > time.Minute {
 			t.Errorf("%v at %v: %v after %v", w, c.at, err, took)
 		}
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	began := time.Now()
-	if (&here{}).awaitQuiet(ended, time.Minute); time.Since(began) > 500*time.Millisecond {
+	if (&here{}).awaitQuiet(ended, time.Hour); time.Since(began) > time.Minute {
 		t.Errorf("it waited for quiet for %v", time.Since(began))
 	}
 	if _, err := measure(ended, Workload{Kind: Echo, Connections: 1, Size: 64, Depth: 1}, echo.Addr().(*net.TCPAddr).AddrPort(), 0, time.Hour, nil); !errors.Is(err, context.Canceled) {
