@@ -74,7 +74,6 @@ type Queue struct {
 	heap  []entry
 	lanes []lane
 	seq   uint64
-	len   int
 	fine  int // timers that are Fine
 }
 
@@ -106,7 +105,6 @@ func (q *Queue) Add(t *Timer, at time.Duration) {
 	}
 	q.Remove(t)
 	t.at = at
-	q.len++
 	if t.Fine {
 		q.fine++
 	}
@@ -147,7 +145,6 @@ func (q *Queue) Remove(t *Timer) bool {
 	if t.lane == 0 {
 		return false
 	}
-	q.len--
 	if t.Fine {
 		q.fine--
 	}
@@ -227,7 +224,13 @@ func (q *Queue) PopDue(now time.Duration, before uint64) *Timer {
 func (q *Queue) Seq() uint64 { return q.seq }
 
 // Len is the number of timers armed.
-func (q *Queue) Len() int { return q.len }
+func (q *Queue) Len() int {
+	n := len(q.heap)
+	for i := range q.lanes {
+		n += q.lanes[i].live
+	}
+	return n
+}
 
 // settle puts e where it belongs, beginning at the vacant place i.
 func (q *Queue) settle(i int, e entry) {
