@@ -32,14 +32,7 @@ func TestAnswersWaitForTheirReader(t *testing.T) {
 	const requests, size, patience = 20, 1 << 20, 20 * time.Second
 	for _, engine := range engines.Names() {
 		t.Run(engine, func(t *testing.T) {
-			e, err := engines.Open(engine, couplet.Config{})
-			if err != nil {
-				t.Skip(err)
-			}
-			defer func() {
-				e.Stop()
-				<-e.Done()
-			}()
+			e := opened(t, engine)
 			paused := make(chan int, 1)
 			l, err := e.Listen("tcp", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol {
 				return &watched{new(answerer), paused}
@@ -77,4 +70,22 @@ func TestAnswersWaitForTheirReader(t *testing.T) {
 			}
 		})
 	}
+}
+
+// opened is an engine that is stopped with the test. Only goroutine is there everywhere.
+func opened(t *testing.T, name string) couplet.Engine {
+	t.Helper()
+	e, err := engines.Open(name, couplet.Config{})
+	switch {
+	case err == nil:
+	case name == "goroutine":
+		t.Fatal(err)
+	default:
+		t.Skip(err)
+	}
+	t.Cleanup(func() {
+		e.Stop()
+		<-e.Done()
+	})
+	return e
 }

@@ -142,14 +142,7 @@ func (n *noisy) ask(string) (Report, error) {
 
 // A plan was silent while it waited for a quiet machine, for half a minute.
 func TestAPlanTellsThatItWaits(t *testing.T) {
-	e, err := engines.Open("epoll", couplet.Config{})
-	if err != nil {
-		t.Skip(err)
-	}
-	defer func() {
-		e.Stop()
-		<-e.Done()
-	}()
+	e := opened(t, "epoll")
 	w, err := Workload{Kind: Echo, Connections: 1}.WithDefaults()
 	if err != nil {
 		t.Fatal(err)
@@ -249,14 +242,7 @@ func (e *ending) ConnectionLost(t couplet.Transport, reason error) {
 // lived and were closed in order.
 func TestShortLivesUseUpNoPorts(t *testing.T) {
 	for address, orderly := range map[string]bool{"127.0.0.1:0": true, "[::1]:0": false} {
-		e, err := engines.Open("goroutine", couplet.Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			e.Stop()
-			<-e.Done()
-		}()
+		e := opened(t, "goroutine")
 		how := make(chan error, 1000)
 		l, err := e.Listen("tcp", address, couplet.FactoryFunc(func(net.Addr) couplet.Protocol {
 			return &ending{new(answerer), how}
@@ -293,14 +279,7 @@ func TestTheEndOfItsContextEndsASample(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	e, err := engines.Open("goroutine", couplet.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		e.Stop()
-		<-e.Done()
-	}()
+	e := opened(t, "goroutine")
 	echo, err := Serve(e, Workload{Kind: Echo, Connections: 2, Size: 64, Depth: 1})
 	if err != nil {
 		t.Fatal(err)

@@ -122,12 +122,11 @@ func (p Plan) withDefaults() (Plan, error) {
 }
 
 // Run measures, and writes a line per sample to progress, and one before it waits
-// for a quiet machine. It pins this whole
-// process to ClientCPU. What a candidate cannot do, or fails to do, is told in
-// the Result; the error is for a plan that cannot be right, of Ready, for ctx, and
-// for an agent that is lost. The Result of the last two is there, and Partial. The end of
-// ctx cuts the sample that is under way, which is dropped, and ends a session with
-// an agent.
+// for a quiet machine. It pins this whole process to ClientCPU. What a candidate
+// cannot do, or fails to do, is told in the Result; the error is for a plan that
+// cannot be right, of Ready, for ctx, and for an agent that is lost. The Result of the
+// last two is there, and Partial. The end of ctx cuts the sample that is under way,
+// which is dropped, and ends a session with an agent.
 func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 	p, err := p.withDefaults()
 	if err != nil {
