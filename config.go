@@ -66,6 +66,17 @@ type Ablation struct {
 	// NoTry has every wait sleep at once, instead of asking first without sleeping
 	// where something is probably there.
 	NoTry bool
+	// RegisteredRing has io_uring entered by an index that is registered with the
+	// loop's thread, instead of by the ring's descriptor (Linux 6.3). Where that is
+	// refused there is no engine.
+	RegisteredRing bool
+	// ZeroCopy has io_uring send what WriteBuffer was given from where it is, if
+	// that is 16 KiB or more: the network takes it from there, and lets go of the
+	// Buffer when the peer has acknowledged it. It can only pay where there is a
+	// network card, since over loopback the kernel copies all the same, and counts
+	// against RLIMIT_MEMLOCK; where it is refused, as on unix sockets, the bytes are
+	// sent as always. See Stats.ZeroCopies.
+	ZeroCopy bool
 }
 
 // PanicPolicy says what a panic in a callback does.

@@ -45,6 +45,10 @@ type Stats struct {
 	// Panics counts panics in callbacks.
 	Panics int64
 
+	// ZeroCopies counts sends that were to be made without a copy, and
+	// ZeroCopiesCopied those of them that the kernel copied all the same: see
+	// Ablation.ZeroCopy.
+	ZeroCopies, ZeroCopiesCopied int64
 	// BuffersExhausted counts receives that found no buffer (io_uring's
 	// ENOBUFS) and were armed again.
 	BuffersExhausted int64

@@ -50,6 +50,8 @@ func engineCandidates() []Candidate {
 		own("uring-u3", "c-uring", "--engine", "uring", "--tier", "u3"),
 		own("uring-oneshot", "c-uring", "--engine", "uring", "--tier", "u2", "--without", "multishot"),
 		own("uring-notry", "c-uring", "--engine", "uring", "--without", "try"),
+		own("uring-registered", "c-uring", "--engine", "uring", "--without", "lookup"),
+		own("uring-zerocopy", "c-uring", "--engine", "uring", "--without", "copy"),
 		own("epoll", "c-epoll", "--engine", "epoll"),
 		own("epoll-edge", "c-epoll", "--engine", "epoll", "--without", "level"),
 		own("epoll-notry", "c-epoll", "--engine", "epoll", "--without", "try"),

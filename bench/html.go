@@ -56,6 +56,7 @@ type page struct {
 	Audited        string
 	Workers        int
 	Errors         []count
+	Incidents      []occurrence
 	Marks          []markRow
 	Skipped        []Skipped
 	Manifest       [][2]string
@@ -266,6 +267,7 @@ func (r *Result) page() page {
 	for _, k := range slices.Sorted(maps.Keys(errors)) {
 		p.Errors = append(p.Errors, count{k, errors[k]})
 	}
+	p.Incidents = r.occurrences(true)
 	p.Marks, p.Totals = r.marks()
 	p.Skipped = r.Skipped
 	return p

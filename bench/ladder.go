@@ -25,6 +25,8 @@ func Ladders() []Step {
 		{"+ DEFER_TASKRUN (Linux 6.1)", "uring-u3", "uring-u2"},
 		{"+ incremental buffers (Linux 6.12)", "uring", "uring-u3"},
 		{"all of it, without the try before a wait", "uring-notry", "uring"},
+		{"all of it, and a registered ring", "uring-registered", "uring"},
+		{"all of it, and zero-copy sends from 16 KiB on", "uring-zerocopy", "uring"},
 		{"epoll, level-triggered", "epoll", ""},
 		{"edge-triggered instead", "epoll-edge", "epoll"},
 		{"level-triggered, without the try before a wait", "epoll-notry", "epoll"},

@@ -81,7 +81,7 @@ func (r *Result) WriteTable(out io.Writer) error {
 	if text := r.Audited(); text != "" {
 		fmt.Fprintln(out, text)
 	}
-	_, err := fmt.Fprintln(out, r.ledger())
+	_, err := fmt.Fprint(out, r.ledger(), "\n", r.counted())
 	return err
 }
 
@@ -240,7 +240,7 @@ func (r *Result) WriteMarkdown(out io.Writer, targets, aims []Target) error {
 	r.judged(&b, targets)
 	fmt.Fprintf(&b, "\n## Aims\n\nWhere the engines are to go beyond that, judged by the same rule.\n\n")
 	r.judged(&b, aims)
-	fmt.Fprintf(&b, "\n%s\n", r.ledger())
+	fmt.Fprintf(&b, "\n%s\n%s", r.ledger(), r.counted())
 	if len(r.Skipped) > 0 {
 		fmt.Fprintf(&b, "\nNot measured:\n\n")
 		for _, s := range r.Skipped {

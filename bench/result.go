@@ -75,6 +75,9 @@ type Sample struct {
 	Retries         int     `json:"retries,omitempty"`
 	// Errors is the ledger of what went wrong; a good sample has none.
 	Errors map[string]int64 `json:"errors,omitempty"`
+	// Incidents count what is no error and lost nothing, but cost something, such as
+	// a receive that found no buffer; a good sample may have many.
+	Incidents map[string]int64 `json:"incidents,omitempty"`
 
 	kernel     float64 // see Audit
 	notCounted string
@@ -145,6 +148,9 @@ func sample(w Workload, candidate string, f Figures) Sample {
 		s.Percentiles[0].US = float64(f.Latency.Min()) / 1000
 	}
 	s.Target, s.Unsent, s.Recovery = w.Rate, f.Unsent, f.Recovery
+	if a.Stats != nil && b.Stats != nil {
+		s.Incidents = incidentsBetween(b.Stats, a.Stats)
+	}
 	if a.Stats != nil && b.Stats != nil && a.Stats.Turns > b.Stats.Turns {
 		s.Batch = float64(a.Stats.Events-b.Stats.Events) / float64(a.Stats.Turns-b.Stats.Turns)
 		for i, n := range a.Stats.Batches {

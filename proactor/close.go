@@ -19,13 +19,16 @@ func (d *driver) Close(c *loop.Conn, how loop.CloseMode) {
 	s.closing, s.how, s.receiving = true, how, false
 	if s.inFlight == 0 {
 		d.closeFD(s)
-		d.reports = append(d.reports, report{key: s.key(cancelOp)})
+		d.reports = append(d.reports, s.key(cancelOp))
 		return
 	}
 	for _, k := range [...]kind{receiveOp, watchOp, sendOp, connectOp} {
 		if s.inFlight.has(k) {
 			d.cancel(s.key(k))
 		}
+	}
+	if s.inFlight.has(zeroCopyOp) {
+		d.cancel(d.loanTo(s))
 	}
 }
 

@@ -19,21 +19,22 @@ var tiers = []struct {
 	{couplet.TierU2, []string{"tcp4"}},
 }
 
-// ablated is the suite with what couplet.Ablation takes away.
+// ablated is the suite with all that couplet.Ablation takes away or exchanges.
 func ablated(t *testing.T) enginetest.Suite {
+	proactor.ZeroCopyFrom(t, 1)
 	s := suite(t, couplet.TierU5, []string{"tcp4", "unix"})
 	whole := s.Server
-	s.Name += "-oneshot"
+	s.Name += "-ablated"
 	s.Server = func(t testing.TB, cfg couplet.Config) couplet.Engine {
-		cfg.Ablation = couplet.Ablation{OneShot: true, NoTry: true}
+		cfg.Ablation = couplet.Ablation{OneShot: true, NoTry: true, RegisteredRing: true, ZeroCopy: true}
 		return whole(t, cfg)
 	}
 	return s
 }
 
-func TestConformanceOneShot(t *testing.T) { enginetest.Run(t, ablated(t)) }
+func TestConformanceAblated(t *testing.T) { enginetest.Run(t, ablated(t)) }
 
-func TestModelOneShot(t *testing.T) { enginetest.Model(t, ablated(t)) }
+func TestModelAblated(t *testing.T) { enginetest.Model(t, ablated(t)) }
 
 // suite is a suite of engines limited to features, or a skip where the kernel
 // does not have them.

@@ -7,7 +7,8 @@
 // wait.go beside the files of the same names in package couplet/reactor: the
 // difference between the two is the difference between completion and
 // readiness. What both share (the life of a connection, queues, timers) is
-// internal/loop. buffers.go holds the memory that the kernel receives into;
+// internal/loop. buffers.go holds the memory that the kernel receives into,
+// zerocopy.go what it may send from without a copy;
 // package couplet/proactor/ring is the boundary to the kernel.
 //
 // # Lifetimes
@@ -30,6 +31,9 @@
 //     completion and its return it is ours, lent to the loop for one report. When
 //     the loop keeps it, fresh memory takes its place under the same id, so the
 //     ring never runs dry for the sake of one who keeps.
+//   - A Buffer that is sent without a copy, which couplet.Ablation asks for, is lent
+//     to the network until that says that it has let go: see zerocopy.go. This can
+//     outlive the connection, and is all that can.
 //
 // # Caveats
 //

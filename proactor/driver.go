@@ -32,6 +32,12 @@ func New(config couplet.Config) (couplet.Engine, error) {
 	if config.Ablation.NoTry {
 		without += ", without a try before a wait"
 	}
+	if config.Ablation.RegisteredRing {
+		without += ", registered ring"
+	}
+	if config.Ablation.ZeroCopy {
+		without += ", zero-copy"
+	}
 	e.SetDescription(fmt.Sprintf("io_uring tier %s (%s)%s, %s binding, loops %d",
 		features.Tier(), ring.Caps(features), without, ring.Binding, len(e.Loops())))
 	return e, nil
@@ -68,13 +74,14 @@ var _ loop.Driver = (*driver)(nil)
 type driver struct {
 	loop      *loop.Loop
 	oneShot   bool // see couplet.Ablation
+	zeroCopy  bool // likewise
 	ring      *ring.Ring
 	waker     *loop.Waker
 	conns     loop.Slab[conn]
 	listeners map[uint32]*listener
 	nextID    uint32
 
-	reports []report // to be made in the next Wait
+	reports []key    // connections that closed at once, to be reported in the next Wait
 	buffers *buffers // that the kernel receives into
 	starved []key    // whose receive found no buffer
 	ending  []key    // whose watch has seen the end
@@ -82,6 +89,9 @@ type driver struct {
 	gathers  []*gather // of sends queued since the last enter
 	gathered int       // how many of them are in use
 	unsent   int       // bytes of sends queued since the last enter
+
+	loans []loan   // Buffers that are sent from where they are
+	free  []uint32 // of these
 
 	busy    bool     // the last wait brought several completions
 	woken   *[8]byte // what the eventfd is read into
@@ -100,6 +110,7 @@ type conn struct {
 	inFlight   operations // whose last completion has not come
 	receiving  bool       // the loop wants to receive
 	cancelling bool       // the receive in flight is being cancelled
+	copies     bool       // sending without a copy was refused
 	size       int32      // of the send in flight
 	closing    bool
 	how        loop.CloseMode
@@ -110,12 +121,6 @@ type listener struct {
 	l        *loop.Listener
 	id       uint32
 	stopping bool
-}
-
-// report is a completion that the kernel had no part in.
-type report struct {
-	key key
-	l   *loop.Listener // AcceptStopped if not nil, else Closed
 }
 
 // key says what a completion is for; it is the entry's user data.
@@ -131,10 +136,11 @@ const (
 	sendOp
 	cancelOp
 	watchOp
+	zeroCopyOp // a send; its key has the place of the loan for a slot
 )
 
 // names are the kinds' in a trace.
-var names = [...]string{"read wake-ups", "accept multishot", "connect", "recv multishot", "send", "cancel", "poll for the end"}
+var names = [...]string{"read wake-ups", "accept multishot", "connect", "recv multishot", "send", "cancel", "poll for the end", "send without a copy"}
 
 // operations is a set of kinds.
 type operations uint8
@@ -159,11 +165,18 @@ func newDriver(l *loop.Loop) (loop.Driver, error) {
 	d := &driver{
 		loop:      l,
 		oneShot:   config.Ablation.OneShot,
+		zeroCopy:  config.Ablation.ZeroCopy,
 		ring:      r,
 		listeners: make(map[uint32]*listener),
 		woken:     new([8]byte),
 	}
-	if d.buffers, err = newBuffers(r, config); err == nil {
+	if config.Ablation.RegisteredRing {
+		err = r.RegisterFD()
+	}
+	if err == nil {
+		d.buffers, err = newBuffers(r, config)
+	}
+	if err == nil {
 		d.waker, err = loop.NewWaker()
 	}
 	if err != nil {
@@ -259,12 +272,12 @@ func (d *driver) Shutdown() error {
 	if !failed && d.waking {
 		d.leaving = true
 		d.waker.Wake() // ends the read, so that the kernel holds nothing of ours
-		for i := 0; d.waking && d.err == nil && i < 100; i++ {
+		for i := 0; (d.waking || d.lending()) && d.err == nil && i < 100; i++ {
 			d.err = d.ring.Wait(10*time.Millisecond, 1, 0)
 			d.reap()
 		}
 	}
-	if failed || d.waking {
+	if failed || d.waking || d.lending() {
 		loop.Keep(d) // what the kernel still works on must stay
 		d.conns.Each(func(s *conn) {
 			if s.closing && s.inFlight != 0 {

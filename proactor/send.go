@@ -27,8 +27,11 @@ const sendFlags = unix.MSG_NOSIGNAL | unix.MSG_WAITALL
 // be gathered behind it. The kernel waits by itself until the socket takes it.
 func (d *driver) Send(c *loop.Conn) {
 	s := d.of(c)
-	e := d.start(s, sendOp)
 	head := c.Head()
+	if d.zeroCopy && d.lend(s, head) {
+		return
+	}
+	e := d.start(s, sendOp)
 	if b := head.Bytes(); head.Next() == nil || len(b) >= loop.MaxSend {
 		b = b[:min(len(b), loop.MaxSend)]
 		s.size = int32(len(b))
@@ -62,9 +65,9 @@ func (d *driver) nextGather() *gather {
 	return d.gathers[d.gathered-1]
 }
 
-// sent is the completion of a send.
-func (d *driver) sent(s *conn, e *ring.CQE) {
-	if d.landed(s, sendOp) {
+// sent is the completion of a send, k.
+func (d *driver) sent(s *conn, k kind, e *ring.CQE) {
+	if d.landed(s, k) {
 		return
 	}
 	if e.Res < 0 {

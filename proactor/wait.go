@@ -66,7 +66,7 @@ func (d *driver) enter(timeout time.Duration) {
 func (d *driver) report() {
 	n := len(d.reports)
 	for i := 0; i < n; i++ {
-		if s := d.known(d.reports[i].key); s != nil {
+		if s := d.known(d.reports[i]); s != nil {
 			c := s.c
 			s.c = nil
 			d.loop.Closed(c)
@@ -122,8 +122,10 @@ func (d *driver) completed(e *ring.CQE) {
 		d.received(d.known(k), e)
 	case sendOp:
 		if s := d.known(k); s != nil {
-			d.sent(s, e)
+			d.sent(s, sendOp, e)
 		}
+	case zeroCopyOp:
+		d.lent(k, e)
 	case watchOp:
 		if s := d.known(k); s != nil {
 			d.watched(s)

@@ -20,6 +20,9 @@ func (s *Segment) Next() *Segment { return s.next }
 // Bytes is what of s is not sent.
 func (s *Segment) Bytes() []byte { return s.bytes }
 
+// Shared is the Buffer that s is of, or nil: then its bytes are s's own.
+func (s *Segment) Shared() *couplet.Buffer { return s.shared }
+
 // classes are the sizes of owned blocks. kept is how many of each a loop keeps
 // for reuse; of the smallest, and of segments without a block, it keeps one for
 // each of its connections, where that is more.

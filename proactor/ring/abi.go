@@ -88,6 +88,9 @@ const (
 	CQEFNotif        uint32 = 1 << 3 // a zero-copy send lets go of its memory
 	CQEFBufMore      uint32 = 1 << 4 // an incremental buffer is not used up yet (6.12)
 
+	// NotifCopied is the result of a CQEFNotif of what was copied after all (6.2).
+	NotifCopied int32 = -1 << 31
+
 	// CQEBufferShift is where in CQE.Flags the buffer id starts.
 	CQEBufferShift = 16
 )
@@ -96,6 +99,8 @@ const (
 const (
 	RegisterProbe       uint32 = 8
 	RegisterEnableRings uint32 = 12
+	RegisterRingFDs     uint32 = 20 // 5.18
+	UnregisterRingFDs   uint32 = 21 // 5.18
 	RegisterPbufRing    uint32 = 22
 	UnregisterPbufRing  uint32 = 23
 	RegisterPbufStatus  uint32 = 26 // 6.8
@@ -105,6 +110,8 @@ const (
 	pbufIncremental uint16 = 2 // IOU_PBUF_RING_INC
 
 	sqCQOverflow uint32 = 1 << 1 // IORING_SQ_CQ_OVERFLOW
+
+	ringSlots = 16 // IO_RINGFD_REG_MAX, of each thread
 )
 
 // setupParams is struct io_uring_params.
@@ -168,6 +175,12 @@ type probeOps struct {
 	}
 }
 
+// ringUpdate is struct io_uring_rsrc_update, of one ring: data is its descriptor.
+type ringUpdate struct {
+	offset, _ uint32
+	data      uint64
+}
+
 // opSupported is IO_URING_OP_SUPPORTED.
 const opSupported = 1 << 0
 
@@ -179,5 +192,6 @@ var (
 	_ = [1]struct{}{}[unsafe.Sizeof(geteventsArg{})-24]
 	_ = [1]struct{}{}[unsafe.Sizeof(bufReg{})-40]
 	_ = [1]struct{}{}[unsafe.Sizeof(bufEntry{})-16]
+	_ = [1]struct{}{}[unsafe.Sizeof(ringUpdate{})-16]
 	_ = [1]struct{}{}[unsafe.Sizeof(probeOps{})-(16+256*8)]
 )

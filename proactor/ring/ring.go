@@ -39,6 +39,7 @@ type Ring struct {
 //	submit(), poll()               publish the entries and enter, without and with GETEVENTS, never waiting
 //	waitFor(min, *waitArgs)        publish, enter and wait
 //	register(op, arg, n)           io_uring_register
+//	registerFD()                   enter by a registered index from now on; close gives it back
 //	ready(), cqe(i), advance(n)    the completion queue
 //	overflowed(), overflowCount()  its flag and its counter
 //
@@ -181,6 +182,19 @@ func (r *Ring) Register(op uint32, arg unsafe.Pointer, n uint32) error {
 		return &Error{"io_uring_register", syscall.EBADF}
 	}
 	if errno := r.b.register(op, arg, n); errno != 0 {
+		return &Error{"io_uring_register", errno}
+	}
+	return nil
+}
+
+// RegisterFD registers the ring with its thread, so that the kernel need not look its descriptor up
+// each time it is entered (Linux 5.18; with giouring 6.3). At most one ring of a thread may be
+// registered. Close takes it back.
+func (r *Ring) RegisterFD() error {
+	if r.closed {
+		return &Error{"io_uring_register", syscall.EBADF}
+	}
+	if errno := r.b.registerFD(); errno != 0 {
 		return &Error{"io_uring_register", errno}
 	}
 	return nil

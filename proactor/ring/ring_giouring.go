@@ -3,6 +3,7 @@
 package ring
 
 import (
+	"errors"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -21,6 +22,7 @@ type binding struct {
 	features             uint32
 	sqEntries, cqEntries uint32
 	enters               uint64
+	enterHow             uint32 // added to the flags of what does not go by giouring's own waits
 
 	// giouring shows the completion at the head only. Its address, once seen, gives away where the
 	// array begins, and from there the rest of the header; none of it moves during the ring's life.
@@ -51,6 +53,13 @@ func (b *binding) open(p *setupParams, entries uint32) syscall.Errno {
 }
 
 func (b *binding) close() syscall.Errno {
+	if b.enterHow != 0 {
+		// giouring does not take its registration back, which would keep the ring alive until the
+		// thread ends, nor tell its slot: all of them are freed.
+		for i := range uint32(ringSlots) {
+			_ = b.register(UnregisterRingFDs, unsafe.Pointer(&ringUpdate{offset: i}), 1)
+		}
+	}
 	b.g.QueueExit() // drops its errors
 	*b = binding{enters: b.enters}
 	return 0
@@ -100,7 +109,7 @@ func (b *binding) waitFor(min uint32, w *waitArgs) syscall.Errno {
 		}
 	}
 	b.enters++
-	_, err := b.g.Enter2(0, min, giouring.EnterGetEvents|giouring.EnterExtArg,
+	_, err := b.g.Enter2(0, min, b.enterHow|giouring.EnterGetEvents|giouring.EnterExtArg,
 		unsafe.Pointer(&w.arg), int(unsafe.Sizeof(w.arg)))
 	return errnoOf(err)
 }
@@ -108,6 +117,21 @@ func (b *binding) waitFor(min uint32, w *waitArgs) syscall.Errno {
 func (b *binding) register(op uint32, arg unsafe.Pointer, n uint32) syscall.Errno {
 	_, errno := b.g.Register(b.g.RingFd(), op, arg, n)
 	return errno
+}
+
+// registerFD is refused before Linux 6.3, where giouring would register the ring and then pass its
+// index for a descriptor.
+func (b *binding) registerFD() syscall.Errno {
+	if b.features&giouring.FeatRegRegRing == 0 {
+		return syscall.EINVAL
+	}
+	if _, err := b.g.RegisterRingFd(); err != nil {
+		var errno syscall.Errno
+		errors.As(err, &errno) // it is wrapped
+		return errno
+	}
+	b.enterHow = giouring.EnterRegisteredRing
+	return 0
 }
 
 func (b *binding) ready() uint32 { return b.g.CQReady() }

@@ -17,8 +17,9 @@ const (
 	offSQRing = 0
 	offSQEs   = 0x10000000
 
-	enterGetEvents = 1 << 0
-	enterExtArg    = 1 << 3
+	enterGetEvents      = 1 << 0
+	enterExtArg         = 1 << 3
+	enterRegisteredRing = 1 << 4
 )
 
 // binding is the ring as the kernel shares it. The pointers lead into the two mappings, which the
@@ -37,6 +38,8 @@ type binding struct {
 	cqNext                     uint32 // our copy of *cqHead, which only we write
 
 	ringFd           int
+	enterFd          int     // what enters it: ringFd, or with enterRegisteredRing ...
+	enterHow         uintptr // ... its index
 	features         uint32
 	enters           uint64
 	ringMem, sqesMem []byte
@@ -47,7 +50,7 @@ func (b *binding) open(p *setupParams, entries uint32) syscall.Errno {
 	if errno != 0 {
 		return errno
 	}
-	b.ringFd, b.features = int(fd), p.features
+	b.ringFd, b.enterFd, b.features = int(fd), int(fd), p.features
 	// One mapping holds both rings' headers, the index array and the completions
 	// (FEAT_SINGLE_MMAP); without that feature Open refuses the ring, and the larger of the two
 	// sizes is still a valid mapping.
@@ -76,6 +79,10 @@ func (b *binding) open(p *setupParams, entries uint32) syscall.Errno {
 }
 
 func (b *binding) close() syscall.Errno {
+	if b.enterHow != 0 {
+		// The registration would keep the ring alive, and all that is in flight, until the thread ends.
+		_ = b.register(UnregisterRingFDs, unsafe.Pointer(&ringUpdate{offset: uint32(b.enterFd)}), 1)
+	}
 	if b.sqesMem != nil {
 		_ = unix.Munmap(b.sqesMem)
 	}
@@ -83,7 +90,7 @@ func (b *binding) close() syscall.Errno {
 		_ = unix.Munmap(b.ringMem)
 	}
 	fd := b.ringFd
-	*b = binding{ringFd: -1, enters: b.enters} // a use after Close is a nil dereference and not a stray write
+	*b = binding{ringFd: -1, enterFd: -1, enters: b.enters} // a use after Close is a nil dereference and not a stray write
 	if err := unix.Close(fd); err != nil {
 		return err.(syscall.Errno)
 	}
@@ -115,27 +122,39 @@ func (b *binding) publish() uintptr {
 
 func (b *binding) submit() syscall.Errno {
 	b.enters++
-	_, _, errno := unix.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(b.ringFd), b.publish(), 0, 0, 0, 0)
+	_, _, errno := unix.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(b.enterFd), b.publish(), 0, b.enterHow, 0, 0)
 	return errno
 }
 
 func (b *binding) poll() syscall.Errno {
 	b.enters++
-	_, _, errno := unix.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(b.ringFd), b.publish(), 0, enterGetEvents, 0, 0)
+	_, _, errno := unix.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(b.enterFd), b.publish(), 0, b.enterHow|enterGetEvents, 0, 0)
 	return errno
 }
 
 func (b *binding) waitFor(min uint32, w *waitArgs) syscall.Errno {
 	b.enters++
 	// The conversion is in the call's arguments, which keeps w alive and in place during the call.
-	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(b.ringFd), b.publish(), uintptr(min),
-		enterGetEvents|enterExtArg, uintptr(unsafe.Pointer(&w.arg)), unsafe.Sizeof(w.arg))
+	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(b.enterFd), b.publish(), uintptr(min),
+		b.enterHow|enterGetEvents|enterExtArg, uintptr(unsafe.Pointer(&w.arg)), unsafe.Sizeof(w.arg))
 	return errno
 }
 
 func (b *binding) register(op uint32, arg unsafe.Pointer, n uint32) syscall.Errno {
 	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(b.ringFd), uintptr(op), uintptr(arg), uintptr(n), 0, 0)
 	return errno
+}
+
+func (b *binding) registerFD() syscall.Errno {
+	if b.enterHow != 0 {
+		return syscall.EEXIST
+	}
+	u := ringUpdate{offset: ^uint32(0), data: uint64(b.ringFd)} // any slot, and the kernel says which
+	if errno := b.register(RegisterRingFDs, unsafe.Pointer(&u), 1); errno != 0 {
+		return errno
+	}
+	b.enterFd, b.enterHow = int(u.offset), enterRegisteredRing
+	return 0
 }
 
 func (b *binding) ready() uint32 { return atomic.LoadUint32(b.cqTail) - b.cqNext }

@@ -576,6 +576,9 @@ func TestReopenFortyTimesOnOneThread(t *testing.T) {
 		if _, err := r.NewBufRing(8, 1, false); !errors.Is(err, syscall.EEXIST) {
 			t.Fatalf("the same group twice: %v", err)
 		}
+		if cycle < 20 { // a thread has 16 places
+			register(t, r)
+		}
 		entry(t, r, 1).Nop()
 		reap(t, r)
 		if cycle%2 == 0 { // either order
@@ -598,6 +601,77 @@ func TestReopenFortyTimesOnOneThread(t *testing.T) {
 	if grown := anonymous(t) - size; grown > 12<<20 {
 		t.Errorf("%d KiB more are in use", grown>>10)
 	}
+}
+
+func TestClosedRegisteredRingLetsGo(t *testing.T) {
+	r := open(t, 8, 16, CapMultishot|CapDeferTaskrun)
+	register(t, r)
+	if err := r.RegisterFD(); err == nil {
+		t.Fatal("registered twice")
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	check(t, err)
+	defer unix.Close(fds[1])
+	entry(t, r, 1).PollAdd(fds[0], unix.POLLIN)
+	check(t, r.Poll())
+	check(t, unix.Close(fds[0])) // now the ring alone has it
+	check(t, r.Close())
+	p := []unix.PollFd{{Fd: int32(fds[1]), Events: unix.POLLRDHUP}}
+	if n, err := unix.Poll(p, 10_000); n != 1 || err != nil {
+		t.Fatalf("the closed ring still holds what it polled: %d, %v", n, err)
+	}
+	if err := r.RegisterFD(); !errors.Is(err, syscall.EBADF) {
+		t.Errorf("registered after it was closed: %v", err)
+	}
+}
+
+func TestSendZC(t *testing.T) {
+	tiers(t, 8, 16, func(t *testing.T, r *Ring) {
+		listener, port := tcp(t, true)
+		out, _ := tcp(t, false)
+		addr, n := sockaddr(t, port)
+		entry(t, r, 1).Connect(out, addr, n)
+		if c := reap(t, r); c.Res != 0 {
+			t.Fatal(errnoIn(c.Res))
+		}
+		in, _, err := unix.Accept(listener)
+		check(t, err)
+		defer unix.Close(in)
+		poem := memory(t, 64<<10)
+		for i := range poem {
+			poem[i] = byte(i * 7)
+		}
+		entry(t, r, 2).SendZC(out, unsafe.Pointer(&poem[0]), uint32(len(poem)), unix.MSG_NOSIGNAL|unix.MSG_WAITALL)
+		if c := reap(t, r); c.Res != int32(len(poem)) || c.Flags&(CQEFMore|CQEFNotif) != CQEFMore {
+			t.Fatalf("sent: %+v", c)
+		}
+		got := make([]byte, 0, len(poem))
+		for len(got) < len(poem) {
+			n, err := unix.Read(in, got[len(got):cap(got)])
+			check(t, err)
+			got = got[:len(got)+n]
+		}
+		if !bytes.Equal(got, poem) {
+			t.Error("other bytes came than went")
+		}
+		c := reap(t, r)
+		if c.UserData != 2 || c.Flags&(CQEFMore|CQEFNotif) != CQEFNotif || c.Res != 0 && c.Res != NotifCopied {
+			t.Fatalf("let go: %+v", c)
+		}
+		t.Logf("copied all the same: %v", c.Res == NotifCopied)
+
+		other, _ := pair(t)
+		entry(t, r, 3).SendZC(other, unsafe.Pointer(&poem[0]), 1, unix.MSG_NOSIGNAL)
+		c = reap(t, r)
+		if errnoIn(c.Res) != syscall.EOPNOTSUPP {
+			t.Errorf("on a unix socket: %+v", c)
+		}
+		if c.Flags&CQEFMore != 0 {
+			if c = reap(t, r); c.Flags&(CQEFMore|CQEFNotif) != CQEFNotif {
+				t.Errorf("after a failure: %+v", c)
+			}
+		}
+	})
 }
 
 func TestBadSizes(t *testing.T) {
@@ -668,12 +742,16 @@ func BenchmarkNop(b *testing.B) {
 	if err != nil {
 		b.Skip(err)
 	}
+	wait := func(r *Ring) error { return r.Wait(time.Second, 1, 0) }
 	for _, how := range []struct {
-		name  string
-		enter func(*Ring) error
+		name       string
+		registered bool
+		enter      func(*Ring) error
 	}{
-		{"poll", (*Ring).Poll},
-		{"wait", func(r *Ring) error { return r.Wait(time.Second, 1, 0) }},
+		{"poll", false, (*Ring).Poll},
+		{"wait", false, wait},
+		{"poll registered", true, (*Ring).Poll},
+		{"wait registered", true, wait},
 	} {
 		b.Run(how.name, func(b *testing.B) {
 			runtime.LockOSThread()
@@ -683,6 +761,11 @@ func BenchmarkNop(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer r.Close()
+			if how.registered {
+				if err := r.RegisterFD(); err != nil {
+					b.Skip(err)
+				}
+			}
 			b.ReportAllocs()
 			for b.Loop() {
 				r.SQE().Nop()

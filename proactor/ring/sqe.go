@@ -72,6 +72,16 @@ func (s *SQE) Send(fd int, addr unsafe.Pointer, n uint32, msgFlags uint32) {
 	s.Opcode, s.Fd, s.Addr, s.Len, s.OpFlags = OpSend, int32(fd), uint64(uintptr(addr)), n, msgFlags
 }
 
+// SendZC sends as Send does, without copying: what the network still has of the n bytes must not
+// change before it lets go of them, which is a completion of its own, the last, with CQEFNotif. The
+// one before it has the result, and CQEFMore, even where the send failed. Without CQEFMore it is
+// the last. Where the kernel had to copy all the same, as on loopback, the last has NotifCopied
+// (Linux 6.2). Sockets that cannot do it say -EOPNOTSUPP, and -ENOMEM stands for the memlock limit.
+func (s *SQE) SendZC(fd int, addr unsafe.Pointer, n uint32, msgFlags uint32) {
+	s.Send(fd, addr, n, msgFlags)
+	s.Opcode, s.IoPrio = OpSendZC, SendZCReportUsage
+}
+
 // SendMsg sends what msg describes. The header, its iovec and its address may be reused once the
 // entry was consumed; the payload once it completed.
 func (s *SQE) SendMsg(fd int, msg *unix.Msghdr, msgFlags uint32) {

@@ -3,6 +3,7 @@
 package ring
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -57,12 +58,18 @@ func needs(t *testing.T, caps Caps) {
 	})
 }
 
-// tiers runs f on a ring of every tier the kernel has.
+// tiers runs f on a ring of every tier the kernel has, and on one that is entered by its registered
+// index.
 func tiers(t *testing.T, sq, cq uint32, f func(t *testing.T, r *Ring)) {
 	t.Helper()
 	for _, caps := range []Caps{CapMultishot, CapMultishot | CapDeferTaskrun} {
 		t.Run(caps.String(), func(t *testing.T) { f(t, open(t, sq, cq, caps)) })
 	}
+	t.Run("registered", func(t *testing.T) {
+		r := open(t, sq, cq, CapMultishot|CapDeferTaskrun)
+		register(t, r)
+		f(t, r)
+	})
 }
 
 // open opens a ring for the rest of the test.
@@ -81,6 +88,16 @@ func open(t *testing.T, sq, cq uint32, caps Caps) *Ring {
 		}
 	})
 	return r
+}
+
+// register has r entered by its registered index, or skips the test.
+func register(t *testing.T, r *Ring) {
+	t.Helper()
+	if err := r.RegisterFD(); errors.Is(err, syscall.EINVAL) {
+		t.Skip("this kernel registers no rings")
+	} else if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // descriptors counts the process's sockets, eventfds and rings: what these tests open.
