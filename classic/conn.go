@@ -265,8 +265,8 @@ func (c *conn) finish(f *flusher) {
 		return
 	}
 	c.l.mu.Lock()
-	if c.state < dying { // by runtime.Goexit in a callback
-		c.end(c.e.Err(), true)
+	if c.state < dying { // by runtime.Goexit in a callback: all are lost, before one is told
+		c.l.loseAll(c.e.Err())
 	}
 	c.refs--
 	last, reset := c.refs == 0, c.reset

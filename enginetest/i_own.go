@@ -495,7 +495,18 @@ func goexit(e *Env) {
 		eng := e.newEngine(couplet.Config{})
 		s, other := e.conn("exits in "+name), e.conn("other")
 		s.onData = func(couplet.Transport, []byte) { runtime.Goexit() }
+		// Each is told of while the others are still there, and turns to them.
+		other.onMade = func(t couplet.Transport) { t.Write(make([]byte, 8<<20)) }
+		for _, c := range []*conn{s, other} {
+			c.onLost = func(couplet.Transport, error) {
+				for _, t := range []couplet.Transport{s.t, other.t} {
+					t.PauseReading()
+					t.Abort()
+				}
+			}
+		}
 		ps := e.attach(eng, s, other)
+		e.expect(ps[1], "\x00")
 		fail(s, ps[0])
 		recv(e, eng.Done(), "end of an engine whose loop is gone")
 		if _, ok := errors.AsType[*couplet.EngineError](eng.Err()); !ok {
@@ -503,6 +514,12 @@ func goexit(e *Env) {
 		}
 		other.lostWith("engine")
 		s.lostWith("engine")
+		if !e.unix() {
+			e.expectReset(ps[1]) // what was cut must not look complete
+		}
+		if n := eng.Stats().Panics; n != 0 {
+			e.Errorf("%d panics", n)
+		}
 		if _, err := eng.Shutdown(e.ctx); err == nil {
 			e.Errorf("Shutdown of an engine that failed gives no error")
 		}

@@ -73,3 +73,9 @@ func (Kernel) Progress(fd int, isUnix bool) uint64 {
 
 // Release implements Sockets.
 func (Kernel) Release(fd int) { unix.Close(fd) }
+
+// Reset implements Sockets.
+func (Kernel) Reset(fd int) {
+	sock.SetReset(fd)
+	unix.Close(fd)
+}
