@@ -220,11 +220,53 @@ func idleTimeout(e *Env) {
 	}
 	s.lostWith("timeout")
 
+	// What a slow peer takes of a large send moves, long before the send is done. A
+	// unix socket's buffer holds two of these pieces, and looks full every time.
+	const n, piece = 1 << 20, 2 * (16<<10 - 64)
+	l := e.peerListener()
+	slow, p := e.trickle(n, piece, 4*limit, func() (*conn, Peer) {
+		c := e.conn("slow")
+		c.onMade = func(t couplet.Transport) { t.Write(pattern(0, n)) }
+		e.dial(l.Addr().String(), c, couplet.SendBuffer(16<<10), couplet.IdleTimeout(4*limit))
+		p, err := l.Accept()
+		e.check(err, "a peer's accept")
+		c.waitMade()
+		return c, e.adopt(p)
+	})
+	p.Close()
+	slow.lostWith("eof")
+
 	// A dial takes the option too.
 	s, c := e.conn("server"), e.conn("idle client")
-	l := e.serve([]*conn{s})
-	e.dial(l.Addr().String(), c, couplet.IdleTimeout(limit))
+	e.dial(e.serve([]*conn{s}).Addr().String(), c, couplet.IdleTimeout(limit))
 	c.lostWith("timeout")
+}
+
+// trickle has a peer of what start makes read n bytes, little by little for a few
+// times the limit, within which it takes something again and again.
+func (e *Env) trickle(n, piece int64, limit time.Duration, start func() (*conn, Peer)) (*conn, Peer) {
+	for {
+		s, p := start()
+		began, last, longest := time.Now(), time.Now(), time.Duration(0)
+		for got := int64(0); ; {
+			k, err := readPattern(p, got, min(piece, n-got))
+			got += k
+			longest = max(longest, time.Since(last))
+			last = time.Now()
+			if got == n {
+				return s, p
+			}
+			if err != nil && longest < limit/2 {
+				e.Fatalf("%s: the peer took something every %v, and after %d bytes it read %v", s.name, longest, got, err)
+			}
+			if err != nil {
+				break // it was held up, and took nothing for too long: once more
+			}
+			if time.Since(began) < 4*limit {
+				e.pass(s.loop, limit/8)
+			}
+		}
+	}
 }
 
 func flushTimeout(e *Env) {
@@ -251,6 +293,20 @@ func flushTimeout(e *Env) {
 			e.pass(s.loop, limit/3)
 		}
 	}
+	e.expectEOF(p)
+	s.lostWith("closed")
+
+	// So it is where the kernel has much of it, and long wants no more. A unix
+	// socket tells of what was read only in pieces of what was written.
+	if e.unix() {
+		return
+	}
+	const much = 3 << 20
+	s, p = e.trickle(much, 2<<10, 4*limit, func() (*conn, Peer) {
+		s := e.conn("slow, with a large buffer")
+		s.onMade = func(t couplet.Transport) { t.Write(pattern(0, much)); t.Close() }
+		return s, e.peer(s, 4<<10, couplet.FlushTimeout(4*limit), couplet.SendBuffer(1<<20))
+	})
 	e.expectEOF(p)
 	s.lostWith("closed")
 }
