@@ -133,11 +133,14 @@ func (c *Conn) ResumeReading() {
 // SetWatermarks implements couplet.Transport.
 func (c *Conn) SetWatermarks(low, high int) {
 	c.loop.check()
-	high = min(max(high, 0), math.MaxUint32)
+	high = max(high, 0)
 	r := c.set()
-	r.high, r.low = uint32(high), uint32(min(max(low, 0), high))
+	r.high, r.low = watermark(high), watermark(min(max(low, 0), high))
 	c.markOver()
 }
+
+// watermark is n, or what there is place for.
+func watermark(n int) uint32 { return uint32(min(uint64(n), math.MaxUint32)) }
 
 // AfterFunc implements couplet.Transport.
 func (c *Conn) AfterFunc(d time.Duration, f func()) couplet.Timer {
