@@ -57,7 +57,9 @@ type conn struct {
 	// Writing.
 	writer      sync.Cond // the writing goroutine waits for work
 	queue       queue
-	charged     atomic.Int64 // owned bytes queued, and those on their way from a Handle
+	owned       int          // of the bytes queued
+	queued      atomic.Int64 // bytes queued, for Handles ...
+	posted      atomic.Int64 // ... and on their way from them
 	low, high   int
 	writePaused bool
 	blocked     bool // the kernel takes no more for now

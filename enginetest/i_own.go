@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"runtime"
@@ -33,6 +34,7 @@ var ownCases = []Case{
 	{ID: 113, Name: "Stats add up", Run: statsAddUp},
 	{ID: 114, Name: "no connection gets more than its share of a turn",
 		Config: couplet.Config{BytesPerTurn: 16 << 10, RingBuffers: 64, RingBufferSize: 4 << 10}, Run: fairShare},
+	{ID: 115, Name: "once sending has failed nothing is taken, and a pause ends it", Needs: NeedsTCP, Run: sendingFailed},
 }
 
 func handles(e *Env) {
@@ -100,6 +102,33 @@ func handles(e *Env) {
 			e.Errorf("Handle.Write beyond MaxOutbound: %d, %v", n, err)
 		}
 	})
+
+	// So does what is queued, whoever wrote it, and though a send under way does not
+	// get on.
+	const much = 4 << 20
+	for name, write := range map[string]func(t couplet.Transport){
+		"Write":        func(t couplet.Transport) { t.Write(make([]byte, much)) },
+		"Handle.Write": func(t couplet.Transport) { t.Handle().Write(make([]byte, much)) },
+	} {
+		s := e.conn("limited, by " + name)
+		s.flow = true
+		e.peer(s, 4<<10, couplet.MaxOutbound(2*much), couplet.SendBuffer(16<<10))
+		s.do(func(t couplet.Transport) { t.Write(make([]byte, much/2)) })
+		s.waitFor("writePaused", 1)
+		s.do(write)
+		e.turns(s.loop, 2)
+		s.do(func(t couplet.Transport) {
+			queued := t.Buffered()
+			if _, err := t.Handle().Write(make([]byte, 2*much-queued+1)); err != couplet.ErrOutboundFull {
+				e.Errorf("%s: Handle.Write beyond MaxOutbound, with %d bytes queued: %v", s.name, queued, err)
+			}
+			if _, err := t.Handle().Write(make([]byte, 2*much-queued)); err != nil {
+				e.Errorf("%s: Handle.Write up to MaxOutbound, with %d bytes queued: %v", s.name, queued, err)
+			}
+			t.Handle().Abort()
+		})
+		s.lostWith("aborted")
+	}
 }
 
 func buffers(e *Env) {
@@ -657,6 +686,37 @@ func fairShare(e *Env) {
 		e.expect(q, "ping")
 	}
 	recv(e, done, "end of the flood")
+}
+
+// sendingFailed has a send hear of a reset while what the peer sent before is not
+// read yet.
+func sendingFailed(e *Env) {
+	for _, pause := range []bool{false, true} {
+		s := e.conn(fmt.Sprint("server, pausing ", pause))
+		s.half = true
+		s.onData = func(t couplet.Transport, _ []byte) {
+			if n, err := t.Write([]byte("more")); t.Buffered() < n {
+				e.Errorf("%s: Write answers %d, %v, and %d bytes are queued", s.name, n, err, t.Buffered())
+			}
+			if pause {
+				t.PauseReading()
+			}
+		}
+		p := e.peer(s, 0, couplet.LingerTimeout(time.Hour))
+		s.do(func(t couplet.Transport) { t.PauseReading() })
+		busy, left := make(chan struct{}), make(chan struct{})
+		s.loop.Post(func() {
+			close(busy)
+			<-left
+			s.t.Write([]byte("more"))
+			s.t.ResumeReading()
+		})
+		recv(e, busy, "posted function")
+		e.send(p, []byte("last words"))
+		p.Reset()
+		close(left)
+		s.lostWith("reset")
+	}
 }
 
 func blockLoop(d time.Duration) { time.Sleep(d) }

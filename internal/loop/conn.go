@@ -313,6 +313,12 @@ func (c *Conn) markDirty() {
 	}
 }
 
+// written has what was queued be sent at the turn's end.
+func (c *Conn) written() {
+	c.publish()
+	c.markDirty()
+}
+
 // writable is nil or the reason why nothing may be queued.
 func (c *Conn) writable(n int) error {
 	c.loop.check()
@@ -371,7 +377,6 @@ func (c *Conn) flush() {
 		return
 	}
 	c.sending = true
-	c.publish()
 	c.trace(TraceSend, c.queued, 0)
 	c.loop.driver.Send(c)
 	c.markOver()
@@ -394,6 +399,7 @@ func (c *Conn) sent(n int, errno syscall.Errno) {
 		l.count.BytesSent += int64(n)
 		c.active = l.now
 		c.consume(n)
+		c.publish()
 	}
 	switch errno {
 	case 0:
@@ -406,8 +412,6 @@ func (c *Conn) sent(n int, errno syscall.Errno) {
 	}
 	if c.head != nil {
 		c.flush()
-	} else {
-		c.publish()
 	}
 	if c.over && c.queued <= int(c.low) && c.state == open {
 		c.over = false
