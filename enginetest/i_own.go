@@ -374,6 +374,8 @@ func handOver(e *Env) {
 	l := e.listen(e.echoes())
 	f, err := l.File()
 	e.check(err, "File")
+	f.Fd() // as os/exec does for a child; the listener must not begin to block
+	e.talk(l.Addr())
 	l.Close()
 	recv(e, l.Closed(), "end of the listener")
 	// The file keeps the socket listening: who comes now waits for the heir.
