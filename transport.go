@@ -21,9 +21,9 @@ type Transport interface {
 	// Write queues a copy of p and returns len(p): the caller may reuse p at
 	// once. What is queued in one turn of the loop leaves together at its end;
 	// from 16 KiB on it may leave before. It returns (0, net.ErrClosed) after
-	// Close, CloseWrite, Abort or ConnectionLost, and (0, ErrOutboundFull) where
-	// p would exceed [Options.MaxOutbound]; nothing is queued then, and the
-	// connection lives.
+	// Close, CloseWrite, Abort or ConnectionLost and once sending has failed, which
+	// ConnectionLost is about to tell, and (0, ErrOutboundFull) where p would exceed
+	// [Options.MaxOutbound]; nothing is queued then, and the connection lives.
 	Write(p []byte) (int, error)
 
 	// Writev is Write of the concatenation of bufs: all of it or nothing.
@@ -123,7 +123,9 @@ func NewHandle(owner HandleOwner, id uint64) Handle { return Handle{owner, id} }
 
 // Write queues a copy of p to be written on the loop. Writes of one goroutine
 // keep their order. A nil error says that the bytes were handed to the loop:
-// the connection may still be lost before they are sent, as with any write.
+// the connection may still be lost before they are sent, as with any write. It
+// returns ErrOutboundFull where they, what is on its way from Handles and all that
+// is queued would exceed [Options.MaxOutbound].
 func (h Handle) Write(p []byte) (int, error) {
 	if h.owner == nil {
 		return 0, net.ErrClosed

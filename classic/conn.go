@@ -57,7 +57,9 @@ type conn struct {
 	// Writing.
 	writer      sync.Cond // the writing goroutine waits for work
 	queue       queue
-	charged     atomic.Int64 // owned bytes queued, and those on their way from a Handle
+	owned       int          // of the bytes queued
+	queued      atomic.Int64 // bytes queued, for Handles ...
+	posted      atomic.Int64 // ... and on their way from them
 	low, high   int
 	writePaused bool
 	blocked     bool // the kernel takes no more for now
@@ -72,6 +74,7 @@ type conn struct {
 	timers   *timer
 	active   time.Duration // bytes moved
 	progress time.Duration // bytes left, or the flush began
+	taken    uint64        // by the peer, at the last look
 	linger   time.Duration // until when to wait after our FIN
 	pause    time.Duration // between two looks for the acknowledgement
 	idle     timers.Timer
@@ -182,6 +185,9 @@ func (c *conn) close(reason error) {
 	if c.sentFIN {
 		c.lingerOn()
 	} else {
+		if !c.queue.empty() {
+			c.taken = taken(c.nc)
+		}
 		c.l.schedule(&c.closer, timers.Deadline(c.progress, c.o.FlushTimeout))
 	}
 	c.reader.Signal() // reads on and discards
@@ -206,8 +212,9 @@ func (c *conn) checkClose() {
 	switch {
 	case c.state != closing:
 	case !c.sentFIN:
+		c.lookForProgress(now)
 		if due := timers.Deadline(c.progress, c.o.FlushTimeout); due > now {
-			c.l.schedule(&c.closer, due)
+			c.l.schedule(&c.closer, min(due, now+max(c.o.FlushTimeout/4, time.Millisecond)))
 		} else {
 			c.end(&couplet.TimeoutError{Op: "flush"}, true)
 		}
@@ -227,12 +234,24 @@ func (c *conn) checkIdle() {
 	if c.state != open {
 		return
 	}
-	now, due := c.l.since(), timers.Deadline(c.active, c.o.IdleTimeout)
+	now := c.l.since()
+	if !c.queue.empty() {
+		c.lookForProgress(now)
+	}
+	due := timers.Deadline(c.active, c.o.IdleTimeout)
 	if due > now || c.dirty { // what this turn wrote is not sent yet: look again in the next
 		c.l.schedule(&c.idle, max(due, now))
 		return
 	}
 	c.end(&couplet.TimeoutError{Op: "idle"}, true)
+}
+
+// lookForProgress takes note where the peer has taken data, though not so much yet
+// that the kernel wants more.
+func (c *conn) lookForProgress(now time.Duration) {
+	if n := taken(c.nc); n != c.taken {
+		c.taken, c.progress, c.active = n, now, now
+	}
 }
 
 // end makes the connection's goroutines end; the last of them closes the
@@ -265,8 +284,8 @@ func (c *conn) finish(f *flusher) {
 		return
 	}
 	c.l.mu.Lock()
-	if c.state < dying { // by runtime.Goexit in a callback
-		c.end(c.e.Err(), true)
+	if c.state < dying { // by runtime.Goexit in a callback: all are lost, before one is told
+		c.l.loseAll(c.e.Err())
 	}
 	c.refs--
 	last, reset := c.refs == 0, c.reset

@@ -34,7 +34,6 @@ type listener struct {
 type streamListener interface {
 	net.Listener
 	syscall.Conn
-	File() (*os.File, error)
 	SetDeadline(time.Time) error
 }
 
@@ -81,7 +80,11 @@ func (l *listener) open(network, address string) error {
 	var ln net.Listener
 	var err error
 	if l.o.File != nil {
-		ln, err = net.FileListener(l.o.File)
+		var f *os.File
+		if f, err = duplicate(l.o.File, l.o.File.Name()); err == nil {
+			ln, err = net.FileListener(f)
+			f.Close()
+		}
 		if err == nil && !fits(network, ln.Addr()) {
 			ln.Close()
 			err = errors.New("the file is not a " + network + " socket")
@@ -173,7 +176,7 @@ func (l *listener) Closed() <-chan struct{} { return l.done }
 // File is a duplicate of the socket. A unix path belongs to whoever gets it
 // from then on: Close does not remove it any more.
 func (l *listener) File() (*os.File, error) {
-	f, err := l.ln.File()
+	f, err := duplicate(l.ln, l.Addr().String())
 	if err == nil {
 		l.handed.Store(true)
 	}

@@ -45,7 +45,7 @@ type post struct {
 	id uint64
 	n  int
 	on func(couplet.Transport)
-	c  *conn // where n is charged
+	c  *conn // where n counts
 }
 
 var (
@@ -83,7 +83,8 @@ func (l *loop) push(p post) error {
 		if c == nil {
 			return net.ErrClosed
 		}
-		if !c.charge(p.n) {
+		if p.n > 0 && c.posted.Add(int64(p.n))+c.queued.Load() > int64(c.o.MaxOutbound) {
+			c.posted.Add(int64(-p.n))
 			return couplet.ErrOutboundFull
 		}
 		p.c = c
@@ -272,7 +273,7 @@ func (l *loop) runPost(p post) {
 		l.call(nil, "a posted function", p.f)
 		return
 	}
-	defer p.c.discharge(p.n)
+	p.c.posted.Add(int64(-p.n))
 	if p.c.state == lost {
 		l.call(nil, "a posted function", func() { p.on(nil) })
 		return

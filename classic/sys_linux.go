@@ -20,6 +20,17 @@ func acknowledged(nc net.Conn) (yes bool) {
 	return yes
 }
 
+// taken is a number that changes while the peer takes data.
+func taken(nc net.Conn) (n uint64) {
+	rc, err := raw(nc)
+	if err != nil {
+		return 0
+	}
+	_, isUnix := nc.(*net.UnixConn)
+	rc.Control(func(fd uintptr) { n = sock.Progress(int(fd), isUnix) })
+	return n
+}
+
 // writable reports whether the kernel calls the socket writable: that is when a
 // good part of its buffer is free, so that a queue leaves in large pieces. To
 // ask also makes sure that the runtime's poller hears of it later.

@@ -7,5 +7,8 @@ import "net"
 // acknowledged cannot tell here.
 func acknowledged(net.Conn) bool { return false }
 
+// taken cannot tell here.
+func taken(net.Conn) uint64 { return 0 }
+
 // writable leaves it to a send to find out.
 func writable(uintptr) bool { return true }

@@ -5,6 +5,7 @@ package classic
 import (
 	"errors"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 )
@@ -32,7 +33,13 @@ func exhausted(error) bool                     { return true }
 func inUse(err error) bool {
 	return strings.Contains(err.Error(), "in use") || strings.Contains(err.Error(), "Only one usage")
 }
-func refused(err error) bool             { return strings.Contains(err.Error(), "refused") }
-func backlogFull(error) bool             { return false }
+func refused(err error) bool { return strings.Contains(err.Error(), "refused") }
+func backlogFull(error) bool { return false }
+func duplicate(c syscall.Conn, _ string) (*os.File, error) {
+	if l, ok := c.(interface{ File() (*os.File, error) }); ok {
+		return l.File()
+	}
+	return nil, errors.ErrUnsupported
+}
 func setBacklog(syscall.Conn, int) error { return nil }
 func setBuffers(uintptr, int, int) error { return nil }

@@ -135,6 +135,23 @@ func refused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 // backlogFull reports whether a unix listener has no room for a connection now.
 func backlogFull(err error) bool { return errors.Is(err, syscall.EAGAIN) }
 
+// duplicate is a duplicate of c's descriptor. That of package net would have the
+// socket block, for all who have it, once its Fd is called, as os/exec does.
+func duplicate(c syscall.Conn, name string) (f *os.File, err error) {
+	cerr := control(c, func(fd uintptr) error {
+		syscall.ForkLock.RLock()
+		defer syscall.ForkLock.RUnlock()
+		d, err := syscall.Dup(int(fd))
+		if err != nil {
+			return os.NewSyscallError("dup", err)
+		}
+		syscall.CloseOnExec(d)
+		f = os.NewFile(uintptr(d), name)
+		return nil
+	})
+	return f, cerr
+}
+
 // setBacklog changes the backlog that package net chose.
 func setBacklog(l syscall.Conn, n int) error {
 	return control(l, func(fd uintptr) error { return os.NewSyscallError("listen", syscall.Listen(int(fd), n)) })

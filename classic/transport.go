@@ -21,16 +21,19 @@ func (c *conn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// enqueue queues a copy of bytes that were charged.
+// enqueue queues a copy of bytes that there is room for.
 func (c *conn) enqueue(p []byte) {
-	switch {
-	case len(p) == 0:
-	case c.sendErr != nil: // ConnectionLost is on its way, and says so
-		c.discharge(len(p))
-	default:
+	if len(p) > 0 {
 		c.queue.add(p)
-		c.touch()
+		c.owned += len(p)
+		c.written()
 	}
+}
+
+// written has what was queued be sent at the end of this turn.
+func (c *conn) written() {
+	c.queued.Store(int64(c.queue.size))
+	c.touch()
 }
 
 // Writev queues copies of bufs, all or none.
@@ -53,9 +56,9 @@ func (c *conn) WriteBuffer(b *couplet.Buffer) error {
 	if err := c.room(0); err != nil {
 		return err
 	}
-	if b.Len() > 0 && c.sendErr == nil {
+	if b.Len() > 0 {
 		c.queue.share(b)
-		c.touch()
+		c.written()
 	}
 	return nil
 }

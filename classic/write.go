@@ -124,7 +124,8 @@ func (c *conn) sent(f *flusher, asked, n int, err error) {
 		c.active = l.now.Sub(l.epoch)
 		c.progress = c.active
 		owned, done := c.queue.sent(n)
-		c.discharge(owned)
+		c.owned -= owned
+		c.queued.Store(int64(c.queue.size))
 		if done != nil {
 			l.call(nil, "onRelease", done.Release)
 		}
@@ -143,7 +144,8 @@ func (c *conn) sent(f *flusher, asked, n int, err error) {
 // still; then the connection ends with this error, whatever the reads say.
 func (c *conn) sendFailed(err error) {
 	c.sendErr = c.opError("write", resetIfPipe(err))
-	c.discharge(c.queue.drop())
+	c.owned -= c.queue.drop()
+	c.queued.Store(0)
 	if c.state == closing || c.peerFIN || c.paused {
 		c.end(c.sendErr, false)
 		return
@@ -199,24 +201,12 @@ func (c *conn) checkFlow() {
 	}
 }
 
-// charge counts n bytes against MaxOutbound, if they fit. It is safe anywhere.
-func (c *conn) charge(n int) bool {
-	if c.charged.Add(int64(n)) > int64(c.o.MaxOutbound) && n > 0 {
-		c.charged.Add(int64(-n))
-		return false
-	}
-	return true
-}
-
-// discharge takes charge back.
-func (c *conn) discharge(n int) { c.charged.Add(int64(-n)) }
-
 // room says whether n bytes may be queued now.
 func (c *conn) room(n int) error {
 	switch {
-	case c.state != open || c.halfClosed:
+	case c.state != open || c.halfClosed || c.sendErr != nil:
 		return net.ErrClosed
-	case !c.charge(n):
+	case c.owned+n > c.o.MaxOutbound:
 		return couplet.ErrOutboundFull
 	}
 	return nil

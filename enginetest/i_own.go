@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"runtime"
@@ -33,6 +34,7 @@ var ownCases = []Case{
 	{ID: 113, Name: "Stats add up", Run: statsAddUp},
 	{ID: 114, Name: "no connection gets more than its share of a turn",
 		Config: couplet.Config{BytesPerTurn: 16 << 10, RingBuffers: 64, RingBufferSize: 4 << 10}, Run: fairShare},
+	{ID: 115, Name: "once sending has failed nothing is taken, and a pause ends it", Needs: NeedsTCP, Run: sendingFailed},
 }
 
 func handles(e *Env) {
@@ -100,6 +102,33 @@ func handles(e *Env) {
 			e.Errorf("Handle.Write beyond MaxOutbound: %d, %v", n, err)
 		}
 	})
+
+	// So does what is queued, whoever wrote it, and though a send under way does not
+	// get on.
+	const much = 4 << 20
+	for name, write := range map[string]func(t couplet.Transport){
+		"Write":        func(t couplet.Transport) { t.Write(make([]byte, much)) },
+		"Handle.Write": func(t couplet.Transport) { t.Handle().Write(make([]byte, much)) },
+	} {
+		s := e.conn("limited, by " + name)
+		s.flow = true
+		e.peer(s, 4<<10, couplet.MaxOutbound(2*much), couplet.SendBuffer(16<<10))
+		s.do(func(t couplet.Transport) { t.Write(make([]byte, much/2)) })
+		s.waitFor("writePaused", 1)
+		s.do(write)
+		e.turns(s.loop, 2)
+		s.do(func(t couplet.Transport) {
+			queued := t.Buffered()
+			if _, err := t.Handle().Write(make([]byte, 2*much-queued+1)); err != couplet.ErrOutboundFull {
+				e.Errorf("%s: Handle.Write beyond MaxOutbound, with %d bytes queued: %v", s.name, queued, err)
+			}
+			if _, err := t.Handle().Write(make([]byte, 2*much-queued)); err != nil {
+				e.Errorf("%s: Handle.Write up to MaxOutbound, with %d bytes queued: %v", s.name, queued, err)
+			}
+			t.Handle().Abort()
+		})
+		s.lostWith("aborted")
+	}
 }
 
 func buffers(e *Env) {
@@ -220,11 +249,53 @@ func idleTimeout(e *Env) {
 	}
 	s.lostWith("timeout")
 
+	// What a slow peer takes of a large send moves, long before the send is done. A
+	// unix socket's buffer holds two of these pieces, and looks full every time.
+	const n, piece = 1 << 20, 2 * (16<<10 - 64)
+	l := e.peerListener()
+	slow, p := e.trickle(n, piece, 4*limit, func() (*conn, Peer) {
+		c := e.conn("slow")
+		c.onMade = func(t couplet.Transport) { t.Write(pattern(0, n)) }
+		e.dial(l.Addr().String(), c, couplet.SendBuffer(16<<10), couplet.IdleTimeout(4*limit))
+		p, err := l.Accept()
+		e.check(err, "a peer's accept")
+		c.waitMade()
+		return c, e.adopt(p)
+	})
+	p.Close()
+	slow.lostWith("eof")
+
 	// A dial takes the option too.
 	s, c := e.conn("server"), e.conn("idle client")
-	l := e.serve([]*conn{s})
-	e.dial(l.Addr().String(), c, couplet.IdleTimeout(limit))
+	e.dial(e.serve([]*conn{s}).Addr().String(), c, couplet.IdleTimeout(limit))
 	c.lostWith("timeout")
+}
+
+// trickle has a peer of what start makes read n bytes, little by little for a few
+// times the limit, within which it takes something again and again.
+func (e *Env) trickle(n, piece int64, limit time.Duration, start func() (*conn, Peer)) (*conn, Peer) {
+	for {
+		s, p := start()
+		began, last, longest := time.Now(), time.Now(), time.Duration(0)
+		for got := int64(0); ; {
+			k, err := readPattern(p, got, min(piece, n-got))
+			got += k
+			longest = max(longest, time.Since(last))
+			last = time.Now()
+			if got == n {
+				return s, p
+			}
+			if err != nil && longest < limit/2 {
+				e.Fatalf("%s: the peer took something every %v, and after %d bytes it read %v", s.name, longest, got, err)
+			}
+			if err != nil {
+				break // it was held up, and took nothing for too long: once more
+			}
+			if time.Since(began) < 4*limit {
+				e.pass(s.loop, limit/8)
+			}
+		}
+	}
 }
 
 func flushTimeout(e *Env) {
@@ -251,6 +322,20 @@ func flushTimeout(e *Env) {
 			e.pass(s.loop, limit/3)
 		}
 	}
+	e.expectEOF(p)
+	s.lostWith("closed")
+
+	// So it is where the kernel has much of it, and long wants no more. A unix
+	// socket tells of what was read only in pieces of what was written.
+	if e.unix() {
+		return
+	}
+	const much = 3 << 20
+	s, p = e.trickle(much, 2<<10, 4*limit, func() (*conn, Peer) {
+		s := e.conn("slow, with a large buffer")
+		s.onMade = func(t couplet.Transport) { t.Write(pattern(0, much)); t.Close() }
+		return s, e.peer(s, 4<<10, couplet.FlushTimeout(4*limit), couplet.SendBuffer(1<<20))
+	})
 	e.expectEOF(p)
 	s.lostWith("closed")
 }
@@ -289,6 +374,8 @@ func handOver(e *Env) {
 	l := e.listen(e.echoes())
 	f, err := l.File()
 	e.check(err, "File")
+	f.Fd() // as os/exec does for a child; the listener must not begin to block
+	e.talk(l.Addr())
 	l.Close()
 	recv(e, l.Closed(), "end of the listener")
 	// The file keeps the socket listening: who comes now waits for the heir.
@@ -495,7 +582,18 @@ func goexit(e *Env) {
 		eng := e.newEngine(couplet.Config{})
 		s, other := e.conn("exits in "+name), e.conn("other")
 		s.onData = func(couplet.Transport, []byte) { runtime.Goexit() }
+		// Each is told of while the others are still there, and turns to them.
+		other.onMade = func(t couplet.Transport) { t.Write(make([]byte, 8<<20)) }
+		for _, c := range []*conn{s, other} {
+			c.onLost = func(couplet.Transport, error) {
+				for _, t := range []couplet.Transport{s.t, other.t} {
+					t.PauseReading()
+					t.Abort()
+				}
+			}
+		}
 		ps := e.attach(eng, s, other)
+		e.expect(ps[1], "\x00")
 		fail(s, ps[0])
 		recv(e, eng.Done(), "end of an engine whose loop is gone")
 		if _, ok := errors.AsType[*couplet.EngineError](eng.Err()); !ok {
@@ -503,6 +601,12 @@ func goexit(e *Env) {
 		}
 		other.lostWith("engine")
 		s.lostWith("engine")
+		if !e.unix() {
+			e.expectReset(ps[1]) // what was cut must not look complete
+		}
+		if n := eng.Stats().Panics; n != 0 {
+			e.Errorf("%d panics", n)
+		}
 		if _, err := eng.Shutdown(e.ctx); err == nil {
 			e.Errorf("Shutdown of an engine that failed gives no error")
 		}
@@ -584,6 +688,37 @@ func fairShare(e *Env) {
 		e.expect(q, "ping")
 	}
 	recv(e, done, "end of the flood")
+}
+
+// sendingFailed has a send hear of a reset while what the peer sent before is not
+// read yet.
+func sendingFailed(e *Env) {
+	for _, pause := range []bool{false, true} {
+		s := e.conn(fmt.Sprint("server, pausing ", pause))
+		s.half = true
+		s.onData = func(t couplet.Transport, _ []byte) {
+			if n, err := t.Write([]byte("more")); t.Buffered() < n {
+				e.Errorf("%s: Write answers %d, %v, and %d bytes are queued", s.name, n, err, t.Buffered())
+			}
+			if pause {
+				t.PauseReading()
+			}
+		}
+		p := e.peer(s, 0, couplet.LingerTimeout(time.Hour))
+		s.do(func(t couplet.Transport) { t.PauseReading() })
+		busy, left := make(chan struct{}), make(chan struct{})
+		s.loop.Post(func() {
+			close(busy)
+			<-left
+			s.t.Write([]byte("more"))
+			s.t.ResumeReading()
+		})
+		recv(e, busy, "posted function")
+		e.send(p, []byte("last words"))
+		p.Reset()
+		close(left)
+		s.lostWith("reset")
+	}
 }
 
 func blockLoop(d time.Duration) { time.Sleep(d) }

@@ -42,7 +42,7 @@ type SimConfig struct {
 	// AtOnce has drivers close a descriptor within Close, as a reactor does,
 	// and not when the last operation has ended, as a proactor does.
 	AtOnce bool
-	// WaitAll has a send go on until all was taken, and complete short only
+	// WaitAll has a send of TCP go on until all was taken, and complete short only
 	// where an error ends it.
 	WaitAll bool
 	// Lazy has network and drivers do only a part of what they could before a

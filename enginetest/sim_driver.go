@@ -201,7 +201,7 @@ func (d *simDriver) Send(c *loop.Conn) {
 	}
 	o := &simSend{}
 	limit := loop.MaxSend
-	if !d.net.config.WaitAll { // one try, which cannot take more than there is place for
+	if !d.net.config.WaitAll || c.Unix() { // one try, which cannot take more than there is place for
 		limit = min(limit, d.net.config.SendBuffer)
 	}
 	for seg := c.Head(); seg != nil && len(o.bufs) < loop.MaxGather && o.size < limit; seg = seg.Next() {

@@ -138,7 +138,12 @@ func (x simSockets) Progress(fd int, unix bool) uint64 {
 }
 
 // Release implements loop.Sockets.
-func (x simSockets) Release(fd int) {
+func (x simSockets) Release(fd int) { x.release(fd, false) }
+
+// Reset implements loop.Sockets.
+func (x simSockets) Reset(fd int) { x.release(fd, true) }
+
+func (x simSockets) release(fd int, reset bool) {
 	n := x.net
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -149,7 +154,7 @@ func (x simSockets) Release(fd int) {
 	if s.conn != nil || s.accept != nil {
 		n.fail("descriptor %d is closed while a driver works on it", fd)
 	}
-	s.close(false)
+	s.close(reset)
 	for _, d := range n.drivers {
 		if d.live {
 			n.run()

@@ -253,7 +253,7 @@ func stepSend(s *simSocket) {
 		}
 		at = 0
 	}
-	if o.taken == o.size || !n.config.WaitAll && o.taken > 0 {
+	if o.taken == o.size || o.taken > 0 && (!n.config.WaitAll || s.unix) {
 		finish(0)
 	}
 }

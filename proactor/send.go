@@ -20,8 +20,14 @@ type gather struct {
 	list    [loop.MaxGather]unix.Iovec
 }
 
-// sendFlags: WAITALL has the kernel go on by itself until all was taken.
-const sendFlags = unix.MSG_NOSIGNAL | unix.MSG_WAITALL
+// sendFlags: WAITALL has the kernel go on by itself until all was taken. Not on a unix
+// socket: nothing but the reports of sends tells there that the peer takes data.
+func sendFlags(c *loop.Conn) uint32 {
+	if c.Unix() {
+		return unix.MSG_NOSIGNAL
+	}
+	return unix.MSG_NOSIGNAL | unix.MSG_WAITALL
+}
 
 // Send implements loop.Driver: one entry for the head of the queue and what can
 // be gathered behind it. The kernel waits by itself until the socket takes it.
@@ -35,7 +41,7 @@ func (d *driver) Send(c *loop.Conn) {
 	if b := head.Bytes(); head.Next() == nil || len(b) >= loop.MaxSend {
 		b = b[:min(len(b), loop.MaxSend)]
 		s.size = int32(len(b))
-		e.Send(c.FD(), unsafe.Pointer(&b[0]), uint32(len(b)), sendFlags)
+		e.Send(c.FD(), unsafe.Pointer(&b[0]), uint32(len(b)), sendFlags(c))
 	} else {
 		g := d.nextGather()
 		total, n := 0, 0
@@ -50,7 +56,7 @@ func (d *driver) Send(c *loop.Conn) {
 		g.message.Iov = &g.list[0]
 		g.message.SetIovlen(n)
 		s.size = int32(total)
-		e.SendMsg(c.FD(), &g.message, sendFlags)
+		e.SendMsg(c.FD(), &g.message, sendFlags(c))
 	}
 	d.unsent += int(s.size)
 	d.queued(sendOp, int(s.size))

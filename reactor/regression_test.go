@@ -4,11 +4,16 @@ package reactor
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"couplet"
 	"couplet/internal/loop"
@@ -72,5 +77,65 @@ func TestAListenerThatThePollerRefusesEnds(t *testing.T) {
 	}
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 		t.Errorf("the loop does not serve: %v", err)
+	}
+}
+
+// unwatchable puts a file that cannot be watched in the place of its socket.
+type unwatchable struct {
+	t    *testing.T
+	lost chan error
+}
+
+func (p unwatchable) ConnectionMade(t couplet.Transport) {
+	rc, err := t.SyscallConn()
+	if err == nil {
+		err = rc.Control(func(fd uintptr) {
+			f, err := os.Open("/proc/self/status")
+			if err == nil {
+				err = unix.Dup3(int(f.Fd()), int(fd), unix.O_CLOEXEC)
+				f.Close()
+			}
+			if err != nil {
+				p.t.Error(err)
+			}
+		})
+	}
+	if err != nil {
+		p.t.Error(err)
+	}
+}
+
+func (p unwatchable) DataReceived(couplet.Transport, []byte)           {}
+func (p unwatchable) ConnectionLost(_ couplet.Transport, reason error) { p.lost <- reason }
+
+// A connection that the poller would not watch was told so only when something
+// else woke the loop.
+func TestAConnectionThatThePollerRefusesEndsAtOnce(t *testing.T) {
+	e, err := New(couplet.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		e.Stop()
+		<-e.Done()
+	}()
+	p := unwatchable{t, make(chan error, 1)}
+	l, err := e.Listen("tcp", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return p }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	select {
+	case reason := <-p.lost:
+		if !errors.Is(reason, syscall.EPERM) {
+			t.Errorf("the reason is %v", reason)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the connection lives")
+		l.Close() // wakes the loop
 	}
 }

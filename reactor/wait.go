@@ -15,10 +15,10 @@ func (d *driver) Wait(timeout time.Duration) error {
 		d.report()
 		timeout = d.loop.Recheck(timeout)
 	}
+	d.update() // which may have something to report
 	if len(d.reports) > 0 || len(d.again) > 0 {
 		timeout = 0
 	}
-	d.update()
 	events, err := d.poller.wait(timeout)
 	d.loop.Awake()
 	if err != 0 {

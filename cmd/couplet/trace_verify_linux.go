@@ -24,9 +24,9 @@ var callNames = map[int]string{
 	unix.SYS_READ: "read", unix.SYS_WRITE: "write", unix.SYS_SETSOCKOPT: "setsockopt", unix.SYS_GETSOCKOPT: "getsockopt",
 	unix.SYS_GETPEERNAME: "getpeername", unix.SYS_GETSOCKNAME: "getsockname", unix.SYS_IOCTL: "ioctl", unix.SYS_FUTEX: "futex",
 	unix.SYS_NANOSLEEP: "nanosleep", unix.SYS_SCHED_YIELD: "sched_yield", unix.SYS_RT_SIGRETURN: "rt_sigreturn",
-	unix.SYS_ACCEPT: "accept", unix.SYS_PPOLL: "ppoll", unix.SYS_READV: "readv", unix.SYS_WRITEV: "writev",
+	unix.SYS_PPOLL: "ppoll", unix.SYS_READV: "readv", unix.SYS_WRITEV: "writev",
 	unix.SYS_RECVMSG: "recvmsg", unix.SYS_SENDFILE: "sendfile", unix.SYS_SPLICE: "splice",
-	unix.SYS_TGKILL: "tgkill", unix.SYS_GETPID: "getpid", unix.SYS_MADVISE: "madvise", unix.SYS_MMAP: "mmap",
+	unix.SYS_TGKILL: "tgkill", unix.SYS_GETPID: "getpid", unix.SYS_MADVISE: "madvise",
 }
 
 // kernelCount has the kernel note the system calls of one thread, in an instance

@@ -127,6 +127,9 @@ func (c *Conn) Generation() uint32 { return c.generation }
 // Sockaddr is where a dialled connection goes.
 func (c *Conn) Sockaddr() *sock.Sockaddr { return &c.dial.addrs[c.dial.next-1] }
 
+// Unix reports whether c's socket is a unix socket.
+func (c *Conn) Unix() bool { return c.origin.unix }
+
 // Head is the first segment to send; a Send covers it and those behind it, up
 // to MaxSend bytes and MaxGather segments.
 func (c *Conn) Head() *Segment { return c.head }
@@ -310,6 +313,12 @@ func (c *Conn) markDirty() {
 	}
 }
 
+// written has what was queued be sent at the turn's end.
+func (c *Conn) written() {
+	c.publish()
+	c.markDirty()
+}
+
 // writable is nil or the reason why nothing may be queued.
 func (c *Conn) writable(n int) error {
 	c.loop.check()
@@ -368,7 +377,6 @@ func (c *Conn) flush() {
 		return
 	}
 	c.sending = true
-	c.publish()
 	c.trace(TraceSend, c.queued, 0)
 	c.loop.driver.Send(c)
 	c.markOver()
@@ -391,6 +399,7 @@ func (c *Conn) sent(n int, errno syscall.Errno) {
 		l.count.BytesSent += int64(n)
 		c.active = l.now
 		c.consume(n)
+		c.publish()
 	}
 	switch errno {
 	case 0:
@@ -403,8 +412,6 @@ func (c *Conn) sent(n int, errno syscall.Errno) {
 	}
 	if c.head != nil {
 		c.flush()
-	} else {
-		c.publish()
 	}
 	if c.over && c.queued <= int(c.low) && c.state == open {
 		c.over = false
@@ -643,9 +650,6 @@ func (c *Conn) onTimer() {
 	case c.state == lingering:
 		c.pollLinger()
 	case c.state == flushing:
-		if p := c.loop.sockets.Progress(c.FD(), c.origin.unix); p != c.progress {
-			c.set().progress, c.active = p, c.loop.now
-		}
 		c.expire("flush", opts.FlushTimeout)
 	case c.state == open && c.sendErr != nil:
 		c.fail(c.sendErr)
@@ -654,14 +658,20 @@ func (c *Conn) onTimer() {
 	}
 }
 
-// expire ends c if nothing moved for d, or sets the timer to when it may.
+// expire ends c if nothing moved for d, or sets the timer to when it may. What the
+// peer takes of a send in flight moves too, though no report may tell for long.
 func (c *Conn) expire(op string, d time.Duration) {
+	if c.sending {
+		if p := c.loop.sockets.Progress(c.FD(), c.origin.unix); p != c.progress {
+			c.set().progress, c.active = p, c.loop.now
+		}
+	}
 	left := c.active + d - c.loop.now
 	if left <= 0 {
 		c.fail(&couplet.TimeoutError{Op: op})
 		return
 	}
-	if op == "flush" {
+	if c.sending {
 		left = min(left, max(d/4, time.Millisecond))
 	}
 	c.setTimer(left)

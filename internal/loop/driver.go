@@ -110,4 +110,6 @@ type Sockets interface {
 	Progress(fd int, unix bool) uint64
 	// Release closes a socket that no driver holds.
 	Release(fd int)
+	// Reset is Release by a reset.
+	Reset(fd int)
 }

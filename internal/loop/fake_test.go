@@ -31,6 +31,7 @@ type bench struct {
 	waitErr error
 
 	released []int // descriptors that the loop has closed
+	reset    []int // those of them by a reset
 	unacked  bool  // what Acknowledged denies
 	torn     bool  // what Torn says
 	lastFD   int
@@ -207,6 +208,11 @@ func (x fakeSockets) Acknowledged(int, bool) bool { return !x.b.unacked }
 func (x fakeSockets) Torn(int, bool) bool         { return x.b.torn }
 func (x fakeSockets) Progress(int, bool) uint64   { return 0 }
 func (x fakeSockets) Release(fd int)              { x.b.released = append(x.b.released, fd) }
+
+func (x fakeSockets) Reset(fd int) {
+	x.Release(fd)
+	x.b.reset = append(x.b.reset, fd)
+}
 
 // fakeLent is memory that a report lends.
 type fakeLent []byte

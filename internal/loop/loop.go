@@ -648,7 +648,8 @@ func (l *Loop) cut() {
 }
 
 // fail ends the loop where it stands: the driver is gone, so descriptors are
-// closed here, and everybody is told.
+// closed here, by a reset, since what is cut must not look complete, and
+// everybody is told.
 func (l *Loop) fail(cause error) {
 	err := &couplet.EngineError{Engine: l.engine.name, Err: cause}
 	l.stopping, l.draining = true, false
@@ -662,15 +663,17 @@ func (l *Loop) fail(cause error) {
 			}
 		}
 		if c.state != closing { // else the driver has closed the descriptor
-			l.sockets.Release(c.FD())
+			c.LocalAddr() // while there is a descriptor to ask
+			l.sockets.Reset(c.FD())
 			c.set().reason = err
+			c.state = closing // all of them, before one is told: it may turn to another
 		}
 		c.dropInbound()
 		if c.dial != nil {
 			c.dial.given, c.dial.err = true, err
 		}
-		c.closed()
 	})
+	l.slab.each((*Conn).closed)
 	for ln := range l.listeners {
 		ln.release()
 	}

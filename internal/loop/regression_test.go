@@ -250,3 +250,70 @@ func TestAPanicInAPostedFunctionLeftTheConnection(t *testing.T) {
 		t.Errorf("the reason is %v", p.reason)
 	}
 }
+
+// A loop that failed closed its connections as usual: what was cut off in the
+// middle came with a FIN and looked complete.
+func TestAFailedLoopEndedItsStreamsWithAFIN(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	c := b.accept(&notes{})
+	c.Write([]byte("half of it"))
+	b.turn()
+	b.turn(b.sent(c, 4, 0))
+	fd := c.FD()
+	b.waitErr = errors.New("broken")
+	b.turn()
+	if !slices.Equal(b.reset, []int{fd}) {
+		t.Errorf("closed by a reset: %d, not %d", b.reset, fd)
+	}
+}
+
+// ConnectionLost of one connection of a loop that failed may turn to another:
+// that asked the driver, which was no more, and io_uring's panicked.
+func TestAConnectionOfAFailedLoopAskedItsDriver(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	var all []*Conn
+	var protos []*notes
+	for range 3 {
+		p := &notes{lost: func(couplet.Transport) {
+			for i, c := range all {
+				c.PauseReading()
+				c.Write([]byte("farewell"))
+				if i%2 == 0 {
+					c.Abort()
+				}
+				c.Close()
+			}
+		}}
+		protos = append(protos, p)
+		all = append(all, b.accept(p))
+	}
+	b.calls = nil
+	b.waitErr = errors.New("broken")
+	b.turn()
+	if !slices.Equal(b.calls, []string{"shutdown"}) || len(b.released) != 3+3 { // and 3 listeners
+		t.Errorf("calls of the driver: %q; descriptors closed: %d", b.calls, b.released)
+	}
+	for _, p := range protos {
+		if _, ok := errors.AsType[*couplet.EngineError](p.reason); !ok {
+			t.Errorf("the reason is %v", p.reason)
+		}
+	}
+}
+
+// The descriptor was closed before it was asked for LocalAddr, which stays valid
+// after ConnectionLost.
+func TestNoLocalAddrAfterAFailure(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	d := &dialNotes{}
+	if err := b.engine.Dial(t.Context(), "unix", "/there", d); err != nil {
+		t.Fatal(err)
+	}
+	b.turn()
+	c := b.attempt()
+	b.turn(func() { b.loop.Connected(c, 0) })
+	b.waitErr = errors.New("broken")
+	b.turn()
+	if len(d.proto.got) != 2 || c.LocalAddr() == nil {
+		t.Errorf("callbacks %q, local address %v", d.proto.got, c.LocalAddr())
+	}
+}

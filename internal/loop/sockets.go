@@ -57,19 +57,14 @@ func (Kernel) Torn(fd int, isUnix bool) bool {
 // tcpClose is TCP_CLOSE of the kernel's enum in tcp_states.h.
 const tcpClose = 7
 
-// Progress implements Sockets: the bytes that the peer has acknowledged, or
-// for a unix socket those that it has not read.
-func (Kernel) Progress(fd int, isUnix bool) uint64 {
-	if isUnix {
-		n, _ := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
-		return uint64(n)
-	}
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
-		return 0
-	}
-	return info.Bytes_acked
-}
+// Progress implements Sockets.
+func (Kernel) Progress(fd int, unix bool) uint64 { return sock.Progress(fd, unix) }
 
 // Release implements Sockets.
 func (Kernel) Release(fd int) { unix.Close(fd) }
+
+// Reset implements Sockets.
+func (Kernel) Reset(fd int) {
+	sock.SetReset(fd)
+	unix.Close(fd)
+}

@@ -22,7 +22,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	c.loop.Tell(Asked, "Write", len(p), 0)
 	if len(p) > 0 {
 		c.push(p)
-		c.markDirty()
+		c.written()
 	}
 	return len(p), nil
 }
@@ -41,7 +41,7 @@ func (c *Conn) Writev(bufs [][]byte) (int, error) {
 		c.push(p)
 	}
 	if n > 0 {
-		c.markDirty()
+		c.written()
 	}
 	return n, nil
 }
@@ -55,7 +55,7 @@ func (c *Conn) WriteBuffer(b *couplet.Buffer) error {
 	if b.Len() > 0 {
 		c.queued += b.Len()
 		c.link(c.loop.segments.lent(b.Retain()))
-		c.markDirty()
+		c.written()
 	}
 	return nil
 }
@@ -112,6 +112,9 @@ func (c *Conn) PauseReading() {
 		c.loop.Tell(Asked, "PauseReading", -1, 0)
 		c.paused = true
 		c.setReceive()
+		if c.sendErr != nil {
+			c.fail(c.sendErr) // what is declined now is never delivered
+		}
 	}
 }
 
@@ -133,11 +136,14 @@ func (c *Conn) ResumeReading() {
 // SetWatermarks implements couplet.Transport.
 func (c *Conn) SetWatermarks(low, high int) {
 	c.loop.check()
-	high = min(max(high, 0), math.MaxUint32)
+	high = max(high, 0)
 	r := c.set()
-	r.high, r.low = uint32(high), uint32(min(max(low, 0), high))
+	r.high, r.low = watermark(high), watermark(min(max(low, 0), high))
 	c.markOver()
 }
+
+// watermark is n, or what there is place for.
+func watermark(n int) uint32 { return uint32(min(uint64(n), math.MaxUint32)) }
 
 // AfterFunc implements couplet.Transport.
 func (c *Conn) AfterFunc(d time.Duration, f func()) couplet.Timer {
@@ -247,7 +253,6 @@ func (l *Loop) PostConn(id uint64, n int, f func(t couplet.Transport)) error {
 			return
 		}
 		c.callPosted(f)
-		c.publish()
 	})
 	if !ok {
 		return net.ErrClosed

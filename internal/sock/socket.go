@@ -162,6 +162,20 @@ func Acknowledged(fd int, isUnix bool) bool {
 	return queued(fd, unix.SIOCINQ) == 0
 }
 
+// Progress is a number that changes while the peer takes data: the bytes that it
+// has acknowledged, or for a unix socket those that it has not read, in steps of up
+// to a few hundred KiB.
+func Progress(fd int, isUnix bool) uint64 {
+	if isUnix {
+		return uint64(queued(fd, unix.SIOCOUTQ))
+	}
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0
+	}
+	return info.Bytes_acked
+}
+
 // queued is the number of bytes in one of a socket's queues, 0 where it cannot
 // be told.
 func queued(fd int, request uint) int {
