@@ -381,7 +381,7 @@ func (r *Result) workloadView(p *page, w Workload, candidates []string) workload
 			P50:        median(Sample.p50), P99: median(Sample.p99), P999: median(Sample.p999),
 			Max: median(func(s Sample) float64 { return s.latency(s.MaxUS) }),
 		}
-		row.ClientBound = mostly(good, func(s Sample) bool { return s.ClientBound })
+		row.ClientBound = r.clientBound(name, c)
 		row.Disturbed = mostly(good, Sample.disturbed)
 		row.Ratio = r.Versus(name, c, p.Baseline)
 		if sum := row.User + row.System; positive(sum) {

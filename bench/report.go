@@ -148,8 +148,7 @@ func (r *Result) versus(workload, candidate, baseline string, value func(Sample)
 // clientBound reports whether the generator was the limit in most samples of a
 // candidate on a workload.
 func (r *Result) clientBound(workload, candidate string) bool {
-	busy := Median(r.Values(workload, candidate, func(s Sample) float64 { return s.GeneratorBusy }))
-	return Figures{GeneratorBusy: busy}.ClientBound()
+	return mostly(r.Of(workload, candidate), Sample.clientBound)
 }
 
 // mostly reports whether more than half of samples are so.

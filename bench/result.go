@@ -103,6 +103,9 @@ func (s Sample) p50() float64  { return s.latency(s.P50US) }
 func (s Sample) p99() float64  { return s.latency(s.P99US) }
 func (s Sample) p999() float64 { return s.latency(s.P999US) }
 
+// clientBound is ClientBound.
+func (s Sample) clientBound() bool { return s.ClientBound }
+
 // disturbed reports what Figures.Disturbed does.
 func (s Sample) disturbed() bool { return max(s.Others, s.GeneratorOthers) > disturbed }
 

@@ -2,6 +2,7 @@ package bench_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"regexp"
 	"slices"
@@ -114,6 +115,33 @@ func TestDisturbedSamplesAreInTheVerdict(t *testing.T) {
 	}
 	if got := r.Verdict("uring", "epoll"); strings.Contains(got, "disturbed") {
 		t.Errorf("of half of the samples: %q", got)
+	}
+}
+
+// The generator was the limit of half of the samples: the table, which took the median
+// of how busy it was, said client-bound, and the page did not.
+func TestTableAndPageAgreeOnClientBound(t *testing.T) {
+	echo := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1, Rate: 1000, Share: .5}
+	for bound, want := range map[int][]int{2: {0, 0, 0}, 3: {2, 2, 6}} { // of four samples
+		r := compared(echo, 1, 1, 1, 1)
+		for i := range r.Samples {
+			s := &r.Samples[i]
+			if s.GeneratorBusy = .75; s.Round < bound {
+				s.GeneratorBusy, s.ClientBound = .99, true
+			}
+			s.Target, s.Units, s.Seconds, s.P99US = 1000, 1000, 1, 10
+		}
+		var table, rates bytes.Buffer
+		if err := errors.Join(r.WriteTable(&table), r.WriteFixedRates(&rates)); err != nil {
+			t.Fatal(err)
+		}
+		marks := []int{
+			strings.Count(table.String(), " client-bound\n"), strings.Count(rates.String(), "(client-bound)"),
+			strings.Count(pageOf(t, r), `<span class="mark">client-bound</span>`), // of the fixed rates, the panel and the curve
+		}
+		if !slices.Equal(marks, want) {
+			t.Errorf("%d of 4 samples: table, fixed rates and page have %v marks, want %v", bound, marks, want)
+		}
 	}
 }
 
