@@ -47,19 +47,14 @@ func (r *Result) kneeBound(w Workload) bool {
 	return false
 }
 
-// A fixedRate is what two candidates do at one part of the knee.
+// A fixedRate is what two candidates do at one part of the knee, with the Finding
+// of their p99.
 type fixedRate struct {
-	Workload Workload
-	Share    string // of the knee, in per cent
-	Sides    []fixedSide
-	// Ratio is that of the p99 of the first to that of the second; Winner is who
-	// has the lower one, or "" where no difference was shown.
-	Ratio  Interval
-	P      float64
-	Rounds int
-	Winner string
-	// Back is the same comparison of the times to recover, of a workload with a
-	// surge.
+	Finding
+	Load  Workload
+	Share string // of the knee, in per cent
+	Sides []fixedSide
+	// BackWinner is the winner of the times to recover, of a workload with a surge.
 	Surge      bool
 	BackWinner string
 }
@@ -100,12 +95,11 @@ func (r *Result) fixedRates() []fixedRate {
 		if w.Share == 0 {
 			continue
 		}
-		f := fixedRate{Workload: w, Share: fmt.Sprintf("%.0f %%", 100*w.Share), Surge: w.Surge > 0}
-		f.Ratio, f.P, f.Rounds = r.compare(name, a, b, func(s Sample) float64 { return s.P99US })
+		f := fixedRate{Load: w, Share: fmt.Sprintf("%.0f %%", 100*w.Share), Surge: w.Surge > 0}
+		f.Finding = r.finding(w, a, b, "p99", func(s Sample) float64 { return s.P99US })
 		if f.Rounds == 0 {
 			continue
 		}
-		f.Winner = winner(a, b, f.Ratio, f.P)
 		var after [2][]float64
 		for i, c := range []string{a, b} {
 			median := func(v func(Sample) float64) float64 { return Median(r.Values(name, c, v)) }
@@ -155,14 +149,13 @@ func finite(values []float64) []float64 {
 
 // Sentence says whether the p99 differs.
 func (f fixedRate) Sentence() string {
-	a, b := f.Sides[0].Name, f.Sides[1].Name
-	if f.Rounds < LeastRounds {
+	switch {
+	case f.TooFew():
 		return "too few rounds to tell the p99 apart"
+	case f.Winner == "":
+		return fmt.Sprintf("no difference in p99 was shown (ratio %s to %s %s)", f.A, f.B, f.Ratio)
 	}
-	if f.Winner == "" {
-		return fmt.Sprintf("no difference in p99 was shown (ratio %s to %s %s)", a, b, f.Ratio)
-	}
-	return fmt.Sprintf("the p99 of %s is lower (ratio %s to %s %s)", f.Winner, a, b, f.Ratio)
+	return fmt.Sprintf("the p99 of %s is lower (ratio %s to %s %s)", f.Winner, f.A, f.B, f.Ratio)
 }
 
 // BackSentence says whether the times to recover differ.
@@ -183,10 +176,10 @@ func (r *Result) WriteFixedRates(out io.Writer) error {
 	for i, f := range r.fixedRates() {
 		if i == 0 && r.Knee > 0 {
 			bound := "."
-			if r.kneeBound(f.Workload) {
+			if r.kneeBound(f.Load) {
 				bound = ", where the generator had little time left: it may be the generator's."
 			}
-			if _, err := fmt.Fprintf(out, "The knee of the slower engine is at %.0f/s of %s%s\n", r.Knee, f.Workload.shape(), bound); err != nil {
+			if _, err := fmt.Fprintf(out, "The knee of the slower engine is at %.0f/s of %s%s\n", r.Knee, f.Load.shape(), bound); err != nil {
 				return err
 			}
 		}
@@ -201,8 +194,8 @@ func (r *Result) WriteFixedRates(out io.Writer) error {
 			}
 			sides = append(sides, text)
 		}
-		if _, err := fmt.Fprintf(out, "At %s of it (%.0f/s), p50 / p99 / p99.9 in us: %s; %s.\n",
-			f.Share, f.Workload.Rate, strings.Join(sides, ", "), f.Sentence()); err != nil {
+		if _, err := fmt.Fprintln(out, strings.TrimSpace(fmt.Sprintf("At %s of it (%.0f/s), p50 / p99 / p99.9 in us: %s; %s. %s",
+			f.Share, f.Load.Rate, strings.Join(sides, ", "), f.Sentence(), f.Caveat()))); err != nil {
 			return err
 		}
 		if !f.Surge {
@@ -223,7 +216,7 @@ func (r *Result) WriteFixedRates(out io.Writer) error {
 			sides = append(sides, text)
 		}
 		if _, err := fmt.Fprintf(out, "After a surge of %.0f/s, latency is back at that of %.0f/s after: %s; %s.\n",
-			f.Workload.Surge, f.Workload.Rate, strings.Join(sides, ", "), f.BackSentence()); err != nil {
+			f.Load.Surge, f.Load.Rate, strings.Join(sides, ", "), f.BackSentence()); err != nil {
 			return err
 		}
 	}

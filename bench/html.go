@@ -261,7 +261,7 @@ func (r *Result) page() page {
 	p.Curves, p.Data.Curves = r.curves(p.Candidates)
 	p.Knee = r.Knee
 	p.Fixed = r.fixedViews(&p)
-	p.KneeBound = len(p.Fixed) > 0 && r.kneeBound(p.Fixed[0].Workload)
+	p.KneeBound = len(p.Fixed) > 0 && r.kneeBound(p.Fixed[0].Load)
 	errors := r.Errors()
 	for _, k := range slices.Sorted(maps.Keys(errors)) {
 		p.Errors = append(p.Errors, count{k, errors[k]})

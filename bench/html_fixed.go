@@ -29,9 +29,9 @@ type recoveryData struct {
 func (r *Result) fixedViews(p *page) []fixedView {
 	var views []fixedView
 	for _, f := range r.fixedRates() {
-		v := fixedView{fixedRate: f, Shape: f.Workload.shape(), Plot: -1, Recovery: -1}
+		v := fixedView{fixedRate: f, Shape: f.Load.shape(), Plot: -1, Recovery: -1}
 		for _, w := range p.Workloads {
-			if w.Name == f.Workload.String() {
+			if w.Name == f.Workload {
 				v.Plot = w.Plot
 			}
 		}
@@ -51,7 +51,7 @@ func (r *Result) recoveryData(p *page, f fixedRate) (d recoveryData, surge time.
 	var step float64
 	for _, side := range f.Sides {
 		var all []*Recovery
-		for _, s := range r.Of(f.Workload.String(), side.Name) {
+		for _, s := range r.Of(f.Workload, side.Name) {
 			if s.Recovery != nil && !s.Recovery.Held && s.Recovery.StepMS > 0 {
 				all = append(all, s.Recovery)
 			}

@@ -16,7 +16,7 @@ type Finding struct {
 	// A and B are the candidates.
 	A string `json:"a"`
 	B string `json:"b"`
-	// Figure is what was compared: "CPU", or "memory" for Idle.
+	// Figure is what was compared, such as "CPU", or "memory" for Idle.
 	Figure string `json:"figure"`
 	// Ratio is the figure of A to that of B, with its 95 % interval, over Rounds.
 	Ratio  Interval `json:"ratio"`
@@ -38,22 +38,26 @@ type Finding struct {
 func (r *Result) Findings(a, b string) []Finding {
 	var all []Finding
 	for _, w := range r.Workloads {
-		f := Finding{Workload: w.String(), Unit: w.Unit(), Rate: w.Rate, A: a, B: b, Figure: "CPU", shape: w.shape()}
-		value := Sample.CPU
+		figure, value := "CPU", Sample.CPU
 		if w.Kind == Idle {
-			f.Figure, value = "memory", Sample.memory
+			figure, value = "memory", Sample.memory
 		}
-		f.Ratio, f.P, f.Rounds = r.compare(f.Workload, a, b, value)
-		if f.Rounds == 0 {
-			continue
+		if f := r.finding(w, a, b, figure, value); f.Rounds > 0 {
+			all = append(all, f)
 		}
-		f.Winner = winner(a, b, f.Ratio, f.P)
-		if w.Kind != Idle {
-			f.Disturbed = r.disturbed(f.Workload, a, b)
-		}
-		all = append(all, f)
 	}
 	return all
+}
+
+// finding compares a and b on w by a figure.
+func (r *Result) finding(w Workload, a, b, figure string, value func(Sample) float64) Finding {
+	f := Finding{Workload: w.String(), Unit: w.Unit(), Rate: w.Rate, A: a, B: b, Figure: figure, shape: w.shape()}
+	f.Ratio, f.P, f.Rounds = r.compare(f.Workload, a, b, value)
+	f.Winner = winner(a, b, f.Ratio, f.P)
+	if w.Kind != Idle {
+		f.Disturbed = r.disturbed(f.Workload, a, b)
+	}
+	return f
 }
 
 // disturbed is how many samples of the rounds in which both a and b gave a good one
@@ -83,6 +87,34 @@ func (f Finding) Samples() int { return 2 * f.Rounds }
 
 // Doubtful reports whether more than half of the samples behind it were disturbed.
 func (f Finding) Doubtful() bool { return 2*f.Disturbed > f.Samples() }
+
+const quieter = ": measure again on a quieter machine."
+
+// Caveat is a sentence that says so where it is Doubtful, and else "".
+func (f Finding) Caveat() string {
+	if !f.Doubtful() {
+		return ""
+	}
+	return fmt.Sprintf("Other processes disturbed %d of %s behind this", f.Disturbed, plural(f.Samples(), "sample")) + quieter
+}
+
+// caveat is a sentence that names those of findings that are Doubtful, with a space
+// before it, or "" where none is.
+func caveat(findings []Finding) string {
+	var doubtful []string
+	for _, f := range findings {
+		if f.Doubtful() {
+			doubtful = append(doubtful, fmt.Sprintf("%d of %s of %s", f.Disturbed, plural(f.Samples(), "sample"), f.Workload))
+		}
+	}
+	switch {
+	case len(doubtful) == 0:
+		return ""
+	case len(doubtful) > 3:
+		doubtful = []string{fmt.Sprintf("most samples of %d of these workloads", len(doubtful))}
+	}
+	return " But other processes disturbed " + strings.Join(doubtful, "; ") + quieter
+}
 
 // once is findings without those at fixed rates of what has one in a closed loop:
 // they are one workload over and over.
@@ -138,7 +170,7 @@ func (r *Result) Verdict(a, b string) string {
 	if len(findings) == 0 {
 		return fmt.Sprintf("Nothing was measured that compares %s with %s.", a, b)
 	}
-	var clauses, same, few, doubtful []string
+	var clauses, same, few []string
 	for _, f := range findings {
 		switch {
 		case f.TooFew():
@@ -147,9 +179,6 @@ func (r *Result) Verdict(a, b string) string {
 			same = append(same, f.Workload)
 		default:
 			clauses = append(clauses, f.String())
-		}
-		if f.Doubtful() {
-			doubtful = append(doubtful, fmt.Sprintf("%d of %s of %s", f.Disturbed, plural(f.Samples(), "sample"), f.Workload))
 		}
 	}
 	switch {
@@ -165,14 +194,7 @@ func (r *Result) Verdict(a, b string) string {
 		clauses = append(clauses, fmt.Sprintf("%s and %s had too few rounds to tell: %s", a, b, list(few, len(findings))))
 	}
 	kernel, _, _ := strings.Cut(r.Manifest.Kernel, " ")
-	text := fmt.Sprintf("On Linux %s %s.", kernel, strings.Join(clauses, "; "))
-	if len(doubtful) > 3 {
-		doubtful = []string{fmt.Sprintf("most samples of %d of these workloads", len(doubtful))}
-	}
-	if len(doubtful) > 0 {
-		text += fmt.Sprintf(" But other processes disturbed %s: measure again on a quieter machine.", strings.Join(doubtful, "; "))
-	}
-	return text
+	return fmt.Sprintf("On Linux %s %s.", kernel, strings.Join(clauses, "; ")) + caveat(findings)
 }
 
 // list names workloads, of so many in all, or counts them where they are more than
@@ -189,7 +211,7 @@ func list(workloads []string, all int) string {
 }
 
 // Control tells, of a candidate and the same once more, whether the measurement
-// finds a difference where there is none.
+// finds a difference where there is none. A second sentence is that of Verdict.
 func (r *Result) Control(name, again string) string {
 	findings := r.Findings(name, again)
 	var wrong, few []string
@@ -201,22 +223,24 @@ func (r *Result) Control(name, again string) string {
 			wrong = append(wrong, fmt.Sprintf("%s (ratio %s)", f.Workload, f.Ratio))
 		}
 	}
-	rest := ""
-	if len(few) > 0 {
-		rest = fmt.Sprintf(" Too few rounds to tell: %s.", list(few, len(findings)))
+	rest := caveat(findings)
+	if len(few) > 0 && len(few) < len(findings) {
+		rest = fmt.Sprintf(" Too few rounds to tell: %s.", list(few, len(findings))) + rest
 	}
 	switch {
 	case len(findings) == 0:
 		return fmt.Sprintf("Control: %s was not measured against itself.", name)
 	case len(few) == len(findings):
-		return fmt.Sprintf("Control: %s was measured against itself, but no test can show a difference in fewer than %d rounds.", name, LeastRounds)
+		return fmt.Sprintf("Control: %s was measured against itself, but no test can show a difference in fewer than %d rounds.%s", name, LeastRounds, rest)
 	case len(wrong) > 0:
 		return fmt.Sprintf("Control FAILED: %s against itself shows a difference for %s. Do not trust a difference of that size; more rounds, or a quieter machine, help.%s",
 			name, strings.Join(wrong, "; "), rest)
-	case len(few) > 0:
-		return fmt.Sprintf("Control: %s against itself came out as no difference on every other workload, as it should.%s", name, rest)
 	}
-	return fmt.Sprintf("Control: %s against itself came out as no difference on every workload, as it should.", name)
+	where := "every workload"
+	if len(few) > 0 {
+		where = "every other workload"
+	}
+	return fmt.Sprintf("Control: %s against itself came out as no difference on %s, as it should.%s", name, where, rest)
 }
 
 // Pair is the two candidates that a verdict is about: the first two, in the order

@@ -118,6 +118,48 @@ func TestDisturbedSamplesAreInTheVerdict(t *testing.T) {
 	}
 }
 
+// With each sample disturbed the control and the fixed rates were told as if none were.
+func TestDisturbedSamplesAreInTheControlAndTheFixedRates(t *testing.T) {
+	fixed := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1, Rate: 1000, Share: .5}
+	r := compared(fixed, 1, 1, 1, 1, 1, 1)
+	for i := range r.Samples {
+		s := &r.Samples[i]
+		s.Target, s.P99US = 1000, 10
+		if s.Candidate == "uring" {
+			again := *s
+			again.Candidate = "uring/2"
+			r.Samples = append(r.Samples, again)
+		}
+	}
+	told := func() (control, rates, page string) {
+		t.Helper()
+		var b bytes.Buffer
+		if err := r.WriteFixedRates(&b); err != nil || strings.Count(b.String(), "\n") != 1 {
+			t.Errorf("%v: %q", err, &b)
+		}
+		page = pageOf(t, r)
+		from, to := strings.Index(page, `<section id="fixed"`), strings.Index(page, `<section id="workloads"`)
+		return r.Control("uring", "uring/2"), b.String(), page[from:to]
+	}
+	for i := range r.Samples {
+		r.Samples[i].Others = .4 * float64(r.Samples[i].Round%2)
+	}
+	if control, rates, page := told(); strings.Contains(control+rates+page, "disturbed") {
+		t.Errorf("of half of the samples: %q, %q", control, rates)
+	}
+	for i := range r.Samples {
+		r.Samples[i].Others = .4
+	}
+	control, rates, page := told()
+	if want := ", as it should. But other processes disturbed 12 of 12 samples of " + fixed.String() + ": measure again on a quieter machine."; !strings.HasSuffix(control, want) {
+		t.Errorf("control %q", control)
+	}
+	const caveat = "Other processes disturbed 12 of 12 samples behind this: measure again on a quieter machine."
+	if !strings.HasSuffix(rates, "). "+caveat+"\n") || !strings.Contains(page, caveat) {
+		t.Errorf("the fixed rates %q, or their page, lack it", rates)
+	}
+}
+
 // The generator was the limit of half of the samples: the table, which took the median
 // of how busy it was, said client-bound, and the page did not.
 func TestTableAndPageAgreeOnClientBound(t *testing.T) {
