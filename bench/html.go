@@ -50,6 +50,7 @@ type page struct {
 	Knee           float64
 	KneeBound      bool
 	Fixed          []fixedView
+	Overloads      []overloadView
 	Curves         []curveView
 	Idle, Resident []memoryRow
 	Totals         markRow
@@ -260,7 +261,7 @@ func (r *Result) page() page {
 	}
 	p.Curves, p.Data.Curves = r.curves(p.Candidates)
 	p.Knee = r.Knee
-	p.Fixed = r.fixedViews(&p)
+	p.Fixed, p.Overloads = r.fixedViews(&p), r.overloadViews(&p)
 	p.KneeBound = len(p.Fixed) > 0 && r.kneeBound(p.Fixed[0].Load)
 	errors := r.Errors()
 	for _, k := range slices.Sorted(maps.Keys(errors)) {

@@ -152,7 +152,7 @@ func (r *Result) clientBound(workload, candidate string) bool {
 }
 
 // mostly reports whether more than half of samples are so.
-func mostly(samples []Sample, so func(Sample) bool) bool {
+func mostly[T any](samples []T, so func(T) bool) bool {
 	n := 0
 	for _, s := range samples {
 		if so(s) {

@@ -310,20 +310,29 @@ func (r *Result) Compare(workload, candidate, baseline string) (ratio Interval, 
 }
 
 func (r *Result) compare(workload, candidate, baseline string, value func(Sample) float64) (ratio Interval, p float64, rounds int) {
-	base := map[int]float64{}
-	for _, s := range r.Of(workload, baseline) {
-		base[s.Round] = value(s)
-	}
 	var a, b []float64
-	for _, s := range r.Of(workload, candidate) {
-		if v, ok := base[s.Round]; ok {
-			a, b = append(a, value(s)), append(b, v)
-		}
+	for _, s := range r.pairs(workload, candidate, baseline, value) {
+		a, b = append(a, value(s[0])), append(b, value(s[1]))
 	}
 	if len(a) == 0 {
 		return Ratio(nil, nil), math.NaN(), 0
 	}
 	return Ratio(a, b), Differ(a, b), len(a)
+}
+
+// pairs are the good samples of a and b of each round in which both gave one that has
+// the value.
+func (r *Result) pairs(workload, a, b string, value func(Sample) float64) (all [][2]Sample) {
+	second := map[int]Sample{}
+	for _, s := range r.Of(workload, b) {
+		second[s.Round] = s
+	}
+	for _, s := range r.Of(workload, a) {
+		if o, ok := second[s.Round]; ok && !math.IsNaN(value(s)) && !math.IsNaN(value(o)) {
+			all = append(all, [2]Sample{s, o})
+		}
+	}
+	return all
 }
 
 // Audited says in one sentence what became of the audits, or "" where nothing was

@@ -42,7 +42,11 @@ func (p Plan) SampleTakes(w Workload) time.Duration {
 	case w.Kind == Stream:
 		return takes + time.Duration(w.Total) // a nanosecond for a byte
 	case w.Surge > 0:
-		return takes + warm + 4*duration
+		over := 1. // how much more than the knee it is: that is left undone
+		if w.Share > 0 {
+			over = w.Surge*w.Share/w.Rate - 1
+		}
+		return takes + warm + 2*duration + time.Duration(2*over*float64(duration))
 	}
 	return takes + warm + duration
 }
@@ -58,8 +62,8 @@ func (p Plan) Takes() (takes time.Duration, samples int) {
 			if c, err := find(name); err == nil && c.serves(w) {
 				takes += time.Duration(p.Rounds) * p.SampleTakes(w)
 				samples += p.Rounds
-				if p.Audit && c.counts() {
-					takes += p.SampleTakes(w)
+				if p.audits(w, c) {
+					takes += p.auditing().SampleTakes(w)
 				}
 			}
 		}

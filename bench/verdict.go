@@ -54,29 +54,14 @@ func (r *Result) finding(w Workload, a, b, figure string, value func(Sample) flo
 	f := Finding{Workload: w.String(), Unit: w.Unit(), Rate: w.Rate, A: a, B: b, Figure: figure, shape: w.shape()}
 	f.Ratio, f.P, f.Rounds = r.compare(f.Workload, a, b, value)
 	f.Winner = winner(a, b, f.Ratio, f.P)
-	if w.Kind != Idle {
-		f.Disturbed = r.disturbed(f.Workload, a, b)
+	for _, pair := range r.pairs(f.Workload, a, b, value) {
+		for _, s := range pair {
+			if s.disturbed() && w.Kind != Idle {
+				f.Disturbed++
+			}
+		}
 	}
 	return f
-}
-
-// disturbed is how many samples of the rounds in which both a and b gave a good one
-// other processes disturbed.
-func (r *Result) disturbed(workload, a, b string) (n int) {
-	first := map[int]bool{}
-	for _, s := range r.Of(workload, a) {
-		first[s.Round] = s.disturbed()
-	}
-	for _, s := range r.Of(workload, b) {
-		bad, paired := first[s.Round]
-		if paired && bad {
-			n++
-		}
-		if paired && s.disturbed() {
-			n++
-		}
-	}
-	return n
 }
 
 // TooFew reports whether there are too few rounds to show any difference.

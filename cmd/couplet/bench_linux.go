@@ -64,8 +64,8 @@ a comma in their name.
 
 Without --workload it measures ` + strings.Join(defaultNames(), ", ") + `,
 how engines behave from a tenth to twice of what the slower one can do, their
-latency at 50 % and 80 % of its knee, and how long they take to recover from twice
-the knee. That takes about seven minutes, and at most ten. With --quick it is less
+latency at 50 % and 80 % of its knee, what they achieve at 120 % and 200 % of it,
+and how long they take to recover. That takes about eight minutes, and at most ten. With --quick it is less
 of everything: about twenty seconds, and at most a minute. What a run of other
 flags should take is said when it begins; on a terminal a table shows how far it is.`,
 		Example: `  couplet bench --quick
