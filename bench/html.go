@@ -52,7 +52,8 @@ type page struct {
 	Fixed          []fixedView
 	Overloads      []overloadView
 	Curves         []curveView
-	Idle, Resident []memoryRow
+	Idle           []memoryRow
+	Resident       []residentRow
 	Totals         markRow
 	Audited        string
 	Workers        int
@@ -167,6 +168,12 @@ type memoryRow struct {
 	Values []float64
 }
 
+// A residentRow has a pair for each candidate.
+type residentRow struct {
+	Name  string
+	Pairs []struct{ RSS, Held float64 }
+}
+
 type count struct {
 	What string
 	N    int64
@@ -234,17 +241,17 @@ func (r *Result) page() page {
 		if len(all) == 0 {
 			continue
 		}
-		row := memoryRow{Name: w.String()}
-		per := memoryRow{Name: w.String()}
+		resident, idle := residentRow{Name: w.String()}, memoryRow{Name: w.String()}
 		for _, c := range p.Candidates {
-			row.Values = append(row.Values, Median(r.Values(w.String(), c, func(s Sample) float64 { return float64(s.RSS) })))
-			per.Values = append(per.Values, Median(r.Values(w.String(), c, Sample.memory)))
+			median := func(f func(Sample) float64) float64 { return Median(r.Values(w.String(), c, f)) }
+			resident.Pairs = append(resident.Pairs, struct{ RSS, Held float64 }{median(Sample.resident), median(Sample.held)})
+			idle.Values = append(idle.Values, median(Sample.memory))
 		}
-		p.Resident = append(p.Resident, row)
+		p.Resident = append(p.Resident, resident)
 		if w.Kind == Idle {
-			p.Idle = append(p.Idle, per)
+			p.Idle = append(p.Idle, idle)
 			for k := range p.Findings {
-				if f := &p.Findings[k]; f.Workload == row.Name {
+				if f := &p.Findings[k]; f.Workload == w.String() {
 					f.ID = "memory"
 				}
 			}

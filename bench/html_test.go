@@ -65,6 +65,7 @@ func measured(candidates ...string) *bench.Result {
 				if i < 2 {
 					s.Crossings, s.Batch = .4*float64(1+i), 12/float64(1+i)
 					s.Batches = []int64{10, 0, 30, int64(60 * i)}
+					s.Held = int64(16-15*i) << 18
 				}
 				if k == 1 {
 					s.GeneratorBusy, s.ClientBound = .97, true
@@ -157,11 +158,19 @@ func TestPageShowsAllThatWasMeasured(t *testing.T) {
 		"no difference", "bytes wrong", "client-bound", "there is no C compiler", "All offered rates", "100\u202f000",
 		"below 20\u202f000", "Resident bytes per idle connection", "mitigation of spectre_v2", "net.core.somaxconn",
 		"99.999 %", "The MIT License", "uPlot", "Batch sizes", "8–15", "75.0", "no worker thread",
+		"registered with io_uring",
 		"the kernel saw 1.02 to 1.02 times as many",
 		"50 % of the knee", "80 % of the knee", "80\u202f000 per second", "Overload and recovery", "120 % of the knee", "200 % of the knee",
 		"1.83 s", "2.73 s", "430 ms", "at once", "62 %", "uring is back sooner",
 	} {
 		has("a part", text)
+	}
+	// Of the process and of it to receive into: 20 MiB and 4, 21 and 1/4, 22 and none told.
+	for _, w := range []bench.Workload{r.Workloads[0], r.Workloads[3]} { // active, and idle
+		row := `<th scope="row">` + w.String() + `</th><td class="n">20.0</td><td class="n">4.00</td><td class="n">21.0</td><td class="n">0.250</td><td class="n">22.0</td><td class="n">–</td>`
+		if !strings.Contains(page, row) {
+			t.Errorf("the page lacks the memory of %s", w)
+		}
 	}
 	if want := "go run ./bench/run --table --only 'echo 64'"; !strings.Contains(html.UnescapeString(page), want) {
 		t.Errorf("the page lacks the command %q", want)

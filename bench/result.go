@@ -57,8 +57,10 @@ type Sample struct {
 	Crossings float64 `json:"crossings_per_unit,omitempty"`
 	Mallocs   float64 `json:"mallocs_per_unit,omitempty"`
 	Switches  float64 `json:"switches_per_unit"`
-	// RSS is the server's resident memory at the end, in bytes.
-	RSS int64 `json:"rss_bytes"`
+	// RSS is the server's resident memory at the end, in bytes. Held is the part of it
+	// that it holds ready to receive into, where it tells that (couplet.Stats).
+	RSS  int64 `json:"rss_bytes"`
+	Held int64 `json:"held_bytes,omitempty"`
 	// BytesPerConn is the resident memory of an idle connection, of Idle only.
 	BytesPerConn float64 `json:"bytes_per_connection"`
 	// GeneratorBusy is the share of the time in which the generator had something
@@ -109,8 +111,10 @@ func (s Sample) clientBound() bool { return s.ClientBound }
 // disturbed reports what Figures.Disturbed does.
 func (s Sample) disturbed() bool { return max(s.Others, s.GeneratorOthers) > disturbed }
 
-// memory is BytesPerConn.
-func (s Sample) memory() float64 { return s.BytesPerConn }
+// memory is BytesPerConn, resident RSS, and held Held or NaN.
+func (s Sample) memory() float64   { return s.BytesPerConn }
+func (s Sample) resident() float64 { return float64(s.RSS) }
+func (s Sample) held() float64     { return orNone(float64(s.Held)) }
 
 // Rate is units per second.
 func (s Sample) Rate() float64 { return s.Units / s.Seconds }
@@ -148,6 +152,9 @@ func sample(w Workload, candidate string, f Figures) Sample {
 		s.Percentiles[0].US = float64(f.Latency.Min()) / 1000
 	}
 	s.Target, s.Unsent, s.Recovery = w.Rate, f.Unsent, f.Recovery
+	if a.Stats != nil {
+		s.Held = a.Stats.Held
+	}
 	if a.Stats != nil && b.Stats != nil && a.Stats.Turns > b.Stats.Turns {
 		s.Batch = float64(a.Stats.Events-b.Stats.Events) / float64(a.Stats.Turns-b.Stats.Turns)
 		for i, n := range a.Stats.Batches {

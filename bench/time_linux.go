@@ -4,11 +4,12 @@ import "time"
 
 // times are how long a sample of w warms up, and how long it counts. A schedule
 // of poems is known when some chunks have come, the storm in which all connected
-// has to be over, and each client counts only a few of them in a second. With Brief
-// both are given the least of that which says something.
+// has to be over, which takes the longer the more they are, and each client counts
+// only a few of them in a second. With Brief both are given the least of that which
+// says something.
 func (p Plan) times(w Workload) (warm, duration time.Duration) {
 	warm, duration = p.Warm, p.Duration
-	first, chunks := 30, 20
+	first, chunks := min(30, 10+w.Connections/500), 20
 	warmest, longest := 10*time.Second, 30*time.Second
 	if p.Brief {
 		first, chunks, warmest, longest = 10, 10, time.Second, 2*time.Second
@@ -38,7 +39,7 @@ func (p Plan) SampleTakes(w Workload) time.Duration {
 	takes := 100*time.Millisecond + time.Duration(w.Connections)*50*time.Microsecond
 	switch {
 	case w.Kind == Idle:
-		return takes + 200*time.Millisecond
+		return 2*takes + 200*time.Millisecond // they come a few at a time
 	case w.Kind == Stream:
 		return takes + time.Duration(w.Total) // a nanosecond for a byte
 	case w.Surge > 0:

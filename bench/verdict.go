@@ -148,14 +148,30 @@ func (f Finding) String() string {
 
 // Verdict is the answer in one sentence: which of a and b costs less for which
 // workload on the kernel of the manifest, and for which there are too few rounds to
-// tell. What was measured in a closed loop takes no part at fixed rates once more.
-// A second sentence names the workloads of which most samples were disturbed.
+// tell: of CPU first, then of memory. What was measured in a closed loop takes no part
+// at fixed rates once more. A second sentence names the workloads of which most samples
+// were disturbed.
 func (r *Result) Verdict(a, b string) string {
 	findings := once(r.Findings(a, b))
 	if len(findings) == 0 {
 		return fmt.Sprintf("Nothing was measured that compares %s with %s.", a, b)
 	}
-	var clauses, same, few []string
+	var cpu, memory []Finding
+	for _, f := range findings {
+		if f.Figure == "CPU" {
+			cpu = append(cpu, f)
+		} else {
+			memory = append(memory, f)
+		}
+	}
+	all := append(clauses(cpu, a, b, ""), clauses(memory, a, b, " in memory")...)
+	kernel, _, _ := strings.Cut(r.Manifest.Kernel, " ")
+	return fmt.Sprintf("On Linux %s %s.", kernel, strings.Join(all, "; ")) + caveat(findings)
+}
+
+// clauses are what findings of one figure say.
+func clauses(findings []Finding, a, b, figure string) (all []string) {
+	var same, few []string
 	for _, f := range findings {
 		switch {
 		case f.TooFew():
@@ -163,23 +179,22 @@ func (r *Result) Verdict(a, b string) string {
 		case f.Winner == "":
 			same = append(same, f.Workload)
 		default:
-			clauses = append(clauses, f.String())
+			all = append(all, f.String())
 		}
 	}
 	switch {
-	case len(same) > 0 && len(clauses) > 0:
-		clauses = append(clauses, "no difference was shown for "+list(same, len(findings)))
+	case len(same) > 0 && len(all) > 0:
+		all = append(all, fmt.Sprintf("no difference%s was shown for %s", figure, list(same, len(findings))))
 	case len(same) > 0:
-		clauses = append(clauses, fmt.Sprintf("no difference between %s and %s was shown for %s", a, b, list(same, len(findings))))
+		all = append(all, fmt.Sprintf("no difference%s between %s and %s was shown for %s", figure, a, b, list(same, len(findings))))
 	}
 	switch {
-	case len(few) > 0 && len(clauses) > 0:
-		clauses = append(clauses, "too few rounds to tell: "+list(few, len(findings)))
+	case len(few) > 0 && len(all) > 0:
+		all = append(all, "too few rounds to tell: "+list(few, len(findings)))
 	case len(few) > 0:
-		clauses = append(clauses, fmt.Sprintf("%s and %s had too few rounds to tell: %s", a, b, list(few, len(findings))))
+		all = append(all, fmt.Sprintf("%s and %s had too few rounds to tell: %s", a, b, list(few, len(findings))))
 	}
-	kernel, _, _ := strings.Cut(r.Manifest.Kernel, " ")
-	return fmt.Sprintf("On Linux %s %s.", kernel, strings.Join(clauses, "; ")) + caveat(findings)
+	return all
 }
 
 // list names workloads, of so many in all, or counts them where they are more than

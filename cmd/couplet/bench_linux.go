@@ -44,7 +44,8 @@ func newBenchOf(b *benchmark) *cobra.Command {
 		Use:   "bench",
 		Short: "Measure which engine is better for a workload on this kernel",
 		Long: `Bench measures engines against each other and says in one sentence which costs
-less CPU for which workload, or that no difference was shown.
+less CPU for which workload, and less memory for idle connections, or that no
+difference was shown.
 
 Server and generator are processes of their own, pinned to CPUs of their own. In
 each round every engine has its turn, in an order drawn from the seed; the first
@@ -159,6 +160,7 @@ func defaults() []bench.Workload {
 		{Kind: bench.Echo, Connections: 64, Size: 64 << 10},
 		{Kind: bench.Poems, Connections: 1000},
 		{Kind: bench.Churn},
+		{Kind: bench.Idle, Connections: 8000},
 	}
 }
 
