@@ -165,17 +165,28 @@ func (r *Result) Verdict(a, b string) string {
 		}
 	}
 	all := append(clauses(cpu, a, b, ""), clauses(memory, a, b, " in memory")...)
+	var few []string
+	for _, f := range findings {
+		if f.TooFew() {
+			few = append(few, f.Workload)
+		}
+	}
+	switch {
+	case len(few) > 0 && len(all) > 0:
+		all = append(all, "too few rounds to tell: "+list(few, len(findings)))
+	case len(few) > 0:
+		all = append(all, fmt.Sprintf("%s and %s had too few rounds to tell: %s", a, b, list(few, len(findings))))
+	}
 	kernel, _, _ := strings.Cut(r.Manifest.Kernel, " ")
 	return fmt.Sprintf("On Linux %s %s.", kernel, strings.Join(all, "; ")) + caveat(findings)
 }
 
-// clauses are what findings of one figure say.
+// clauses are what those of findings say, all of one figure, that have rounds enough.
 func clauses(findings []Finding, a, b, figure string) (all []string) {
-	var same, few []string
+	var same []string
 	for _, f := range findings {
 		switch {
 		case f.TooFew():
-			few = append(few, f.Workload)
 		case f.Winner == "":
 			same = append(same, f.Workload)
 		default:
@@ -187,12 +198,6 @@ func clauses(findings []Finding, a, b, figure string) (all []string) {
 		all = append(all, fmt.Sprintf("no difference%s was shown for %s", figure, list(same, len(findings))))
 	case len(same) > 0:
 		all = append(all, fmt.Sprintf("no difference%s between %s and %s was shown for %s", figure, a, b, list(same, len(findings))))
-	}
-	switch {
-	case len(few) > 0 && len(all) > 0:
-		all = append(all, "too few rounds to tell: "+list(few, len(findings)))
-	case len(few) > 0:
-		all = append(all, fmt.Sprintf("%s and %s had too few rounds to tell: %s", a, b, list(few, len(findings))))
 	}
 	return all
 }

@@ -306,6 +306,16 @@ func TestVerdictTellsMemoryFromCPU(t *testing.T) {
 	}
 }
 
+// Too few rounds were told twice over, of CPU and of memory.
+func TestTooFewRoundsAreToldOnce(t *testing.T) {
+	r := compared(bench.Workload{Kind: bench.Echo, Connections: 1, Size: 64, Depth: 1}, 1)
+	r.Append(compared(bench.Workload{Kind: bench.Idle, Connections: 8000, Size: 64}, 1))
+	r.Manifest.Kernel = "6.18"
+	if got := r.Verdict("uring", "epoll"); got != "On Linux 6.18 uring and epoll had too few rounds to tell: echo 1 x 64 B, depth 1; idle 8000 x 64 B." {
+		t.Errorf("verdict %q", got)
+	}
+}
+
 // Many workloads without a difference are counted, not listed.
 func TestVerdictStaysASentence(t *testing.T) {
 	r := compared(bench.Workload{Kind: bench.Echo, Connections: 1, Size: 64, Depth: 1}, .80, .82, .81, .79, .80, .81, .80)
