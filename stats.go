@@ -9,6 +9,10 @@ type Stats struct {
 	Open int64
 	// Listening is the number of listening sockets now.
 	Listening int64
+	// Held is the bytes of memory that the loops hold ready to receive into now, for
+	// all connections together: of io_uring the buffers that are registered with the
+	// kernel.
+	Held int64
 
 	// Accepted, Dialed and Refused count connections made, dials that
 	// connected, and connections that Build refused.

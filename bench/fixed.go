@@ -47,21 +47,13 @@ func (r *Result) kneeBound(w Workload) bool {
 	return false
 }
 
-// A fixedRate is what two candidates do at one part of the knee.
+// A fixedRate is what two candidates do at one part of the knee, with the Finding
+// of their p99.
 type fixedRate struct {
-	Workload Workload
-	Share    string // of the knee, in per cent
-	Sides    []fixedSide
-	// Ratio is that of the p99 of the first to that of the second; Winner is who
-	// has the lower one, or "" where no difference was shown.
-	Ratio  Interval
-	P      float64
-	Rounds int
-	Winner string
-	// Back is the same comparison of the times to recover, of a workload with a
-	// surge.
-	Surge      bool
-	BackWinner string
+	Finding
+	Load  Workload
+	Share string // of the knee, in per cent
+	Sides []fixedSide
 }
 
 // A fixedSide is the medians of one candidate.
@@ -75,19 +67,10 @@ type fixedSide struct {
 	// fixed rate, so that latency is that of a server that falls behind.
 	Rate   float64
 	Behind bool
-	// Steady, Peak and After are of the surge: the p99 before it and at its worst
-	// in microseconds, and the milliseconds until latency was back; After is
-	// infinite where that did not happen in most samples. Back of Samples came
-	// back.
-	Steady, Peak, After float64
-	Back, Samples       int
-	Unsent              int64
 }
 
-// AfterText is After for people.
-func (s fixedSide) AfterText() string { return afterText(s.After) }
-
-// fixedRates are the workloads at a part of the knee, in the order of the plan.
+// fixedRates are the workloads at a part of the knee, in the order of the plan. Of
+// those that differ only in the surge that comes after, the first is told.
 func (r *Result) fixedRates() []fixedRate {
 	a, b, ok := r.Pair()
 	if !ok {
@@ -97,17 +80,16 @@ func (r *Result) fixedRates() []fixedRate {
 	var rates []fixedRate
 	for _, w := range r.Workloads {
 		name := w.String()
-		if w.Share == 0 {
+		told := func(f fixedRate) bool { return f.shape == w.shape() && f.Load.Rate == w.Rate }
+		if w.Share == 0 || slices.ContainsFunc(rates, told) {
 			continue
 		}
-		f := fixedRate{Workload: w, Share: fmt.Sprintf("%.0f %%", 100*w.Share), Surge: w.Surge > 0}
-		f.Ratio, f.P, f.Rounds = r.compare(name, a, b, func(s Sample) float64 { return s.P99US })
+		f := fixedRate{Load: w, Share: percent(w.Share)}
+		f.Finding = r.finding(w, a, b, "p99", func(s Sample) float64 { return s.P99US })
 		if f.Rounds == 0 {
 			continue
 		}
-		f.Winner = winner(a, b, f.Ratio, f.P)
-		var after [2][]float64
-		for i, c := range []string{a, b} {
+		for _, c := range []string{a, b} {
 			median := func(v func(Sample) float64) float64 { return Median(r.Values(name, c, v)) }
 			s := fixedSide{
 				Name: c, Hue: hue(max(0, slices.Index(all, c))),
@@ -116,77 +98,37 @@ func (r *Result) fixedRates() []fixedRate {
 				ClientBound: r.clientBound(name, c), Rate: median(Sample.Rate),
 			}
 			s.Behind = s.Rate < achieved*w.Rate
-			var steady, peak []float64
-			for _, one := range r.Of(name, c) {
-				s.Unsent += one.unsent()
-				if v := one.Recovery; v != nil && !v.Held {
-					after[i], steady, peak = append(after[i], v.afterMS()), append(steady, v.SteadyUS), append(peak, v.peakUS())
-					s.Samples++
-					if v.Back {
-						s.Back++
-					}
-				}
-			}
-			s.Steady, s.Peak, s.After = Median(steady), Median(peak), Median(after[i])
 			f.Sides = append(f.Sides, s)
-		}
-		f.Surge = f.Surge && len(after[0]) > 0 && len(after[1]) > 0
-		// The times of one server can be twice those of the other by chance, and
-		// many of them are 0: there is a test of them, and no interval.
-		if f.Surge && Differ(finite(after[0]), finite(after[1])) < 0.05 {
-			if f.BackWinner = a; f.Sides[1].After < f.Sides[0].After {
-				f.BackWinner = b
-			}
 		}
 		rates = append(rates, f)
 	}
 	return rates
 }
 
-// finite is values with the greatest number for what is beyond all numbers: a
-// test of ranks needs no more.
-func finite(values []float64) []float64 {
-	all := slices.Clone(values)
-	for i, v := range all {
-		all[i] = min(v, math.MaxFloat64)
-	}
-	return all
-}
+func percent(part float64) string { return fmt.Sprintf("%.0f %%", 100*part) }
 
 // Sentence says whether the p99 differs.
 func (f fixedRate) Sentence() string {
-	a, b := f.Sides[0].Name, f.Sides[1].Name
-	if f.Rounds < LeastRounds {
+	switch {
+	case f.TooFew():
 		return "too few rounds to tell the p99 apart"
+	case f.Winner == "":
+		return fmt.Sprintf("no difference in p99 was shown (ratio %s to %s %s)", f.A, f.B, f.Ratio)
 	}
-	if f.Winner == "" {
-		return fmt.Sprintf("no difference in p99 was shown (ratio %s to %s %s)", a, b, f.Ratio)
-	}
-	return fmt.Sprintf("the p99 of %s is lower (ratio %s to %s %s)", f.Winner, a, b, f.Ratio)
-}
-
-// BackSentence says whether the times to recover differ.
-func (f fixedRate) BackSentence() string {
-	if min(f.Sides[0].Samples, f.Sides[1].Samples) < LeastRounds {
-		return "too few rounds to tell"
-	}
-	if f.BackWinner == "" {
-		return "no difference was shown"
-	}
-	return f.BackWinner + " is back sooner"
+	return fmt.Sprintf("the p99 of %s is lower (ratio %s to %s %s)", f.Winner, f.A, f.B, f.Ratio)
 }
 
 // WriteFixedRates writes what was measured at parts of the knee: a line for the
-// latency at each, and a line for the time to recover. Without such workloads it
-// writes nothing.
+// latency at each, and two for each overload, what was achieved in it and the time to
+// recover. Without such workloads it writes nothing.
 func (r *Result) WriteFixedRates(out io.Writer) error {
 	for i, f := range r.fixedRates() {
 		if i == 0 && r.Knee > 0 {
 			bound := "."
-			if r.kneeBound(f.Workload) {
+			if r.kneeBound(f.Load) {
 				bound = ", where the generator had little time left: it may be the generator's."
 			}
-			if _, err := fmt.Fprintf(out, "The knee of the slower engine is at %.0f/s of %s%s\n", r.Knee, f.Workload.shape(), bound); err != nil {
+			if _, err := fmt.Fprintf(out, "The knee of the slower engine is at %.0f/s of %s%s\n", r.Knee, f.Load.shape(), bound); err != nil {
 				return err
 			}
 		}
@@ -201,31 +143,10 @@ func (r *Result) WriteFixedRates(out io.Writer) error {
 			}
 			sides = append(sides, text)
 		}
-		if _, err := fmt.Fprintf(out, "At %s of it (%.0f/s), p50 / p99 / p99.9 in us: %s; %s.\n",
-			f.Share, f.Workload.Rate, strings.Join(sides, ", "), f.Sentence()); err != nil {
-			return err
-		}
-		if !f.Surge {
-			continue
-		}
-		sides = nil
-		for _, s := range f.Sides {
-			text := s.Name + " " + s.AfterText()
-			if s.ClientBound {
-				text += " (client-bound)"
-			}
-			if s.Back < s.Samples {
-				text += fmt.Sprintf(" (%d of %s)", s.Back, plural(s.Samples, "time"))
-			}
-			if s.Unsent > 0 {
-				text += fmt.Sprintf(" (%s unsent)", plural(s.Unsent, "message"))
-			}
-			sides = append(sides, text)
-		}
-		if _, err := fmt.Fprintf(out, "After a surge of %.0f/s, latency is back at that of %.0f/s after: %s; %s.\n",
-			f.Workload.Surge, f.Workload.Rate, strings.Join(sides, ", "), f.BackSentence()); err != nil {
+		if _, err := fmt.Fprintln(out, strings.TrimSpace(fmt.Sprintf("At %s of it (%.0f/s), p50 / p99 / p99.9 in us: %s; %s. %s",
+			f.Share, f.Load.Rate, strings.Join(sides, ", "), f.Sentence(), f.Caveat()))); err != nil {
 			return err
 		}
 	}
-	return nil
+	return r.writeOverloads(out)
 }

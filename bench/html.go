@@ -50,8 +50,10 @@ type page struct {
 	Knee           float64
 	KneeBound      bool
 	Fixed          []fixedView
+	Overloads      []overloadView
 	Curves         []curveView
-	Idle, Resident []memoryRow
+	Idle           []memoryRow
+	Resident       []residentRow
 	Totals         markRow
 	Audited        string
 	Workers        int
@@ -167,6 +169,12 @@ type memoryRow struct {
 	Values []float64
 }
 
+// A residentRow has a pair for each candidate.
+type residentRow struct {
+	Name  string
+	Pairs []struct{ RSS, Held float64 }
+}
+
 type count struct {
 	What string
 	N    int64
@@ -234,17 +242,17 @@ func (r *Result) page() page {
 		if len(all) == 0 {
 			continue
 		}
-		row := memoryRow{Name: w.String()}
-		per := memoryRow{Name: w.String()}
+		resident, idle := residentRow{Name: w.String()}, memoryRow{Name: w.String()}
 		for _, c := range p.Candidates {
-			row.Values = append(row.Values, Median(r.Values(w.String(), c, func(s Sample) float64 { return float64(s.RSS) })))
-			per.Values = append(per.Values, Median(r.Values(w.String(), c, Sample.memory)))
+			median := func(f func(Sample) float64) float64 { return Median(r.Values(w.String(), c, f)) }
+			resident.Pairs = append(resident.Pairs, struct{ RSS, Held float64 }{median(Sample.resident), median(Sample.held)})
+			idle.Values = append(idle.Values, median(Sample.memory))
 		}
-		p.Resident = append(p.Resident, row)
+		p.Resident = append(p.Resident, resident)
 		if w.Kind == Idle {
-			p.Idle = append(p.Idle, per)
+			p.Idle = append(p.Idle, idle)
 			for k := range p.Findings {
-				if f := &p.Findings[k]; f.Workload == row.Name {
+				if f := &p.Findings[k]; f.Workload == w.String() {
 					f.ID = "memory"
 				}
 			}
@@ -261,8 +269,8 @@ func (r *Result) page() page {
 	}
 	p.Curves, p.Data.Curves = r.curves(p.Candidates)
 	p.Knee = r.Knee
-	p.Fixed = r.fixedViews(&p)
-	p.KneeBound = len(p.Fixed) > 0 && r.kneeBound(p.Fixed[0].Workload)
+	p.Fixed, p.Overloads = r.fixedViews(&p), r.overloadViews(&p)
+	p.KneeBound = len(p.Fixed) > 0 && r.kneeBound(p.Fixed[0].Load)
 	errors := r.Errors()
 	for _, k := range slices.Sorted(maps.Keys(errors)) {
 		p.Errors = append(p.Errors, count{k, errors[k]})
@@ -383,7 +391,7 @@ func (r *Result) workloadView(p *page, w Workload, candidates []string) workload
 			P50:        median(Sample.p50), P99: median(Sample.p99), P999: median(Sample.p999),
 			Max: median(func(s Sample) float64 { return s.latency(s.MaxUS) }),
 		}
-		row.ClientBound = mostly(good, func(s Sample) bool { return s.ClientBound })
+		row.ClientBound = r.clientBound(name, c)
 		row.Disturbed = mostly(good, Sample.disturbed)
 		row.Ratio = r.Versus(name, c, p.Baseline)
 		if sum := row.User + row.System; positive(sum) {

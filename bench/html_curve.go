@@ -153,5 +153,5 @@ func pointOf(target float64, samples []Sample) curvePoint {
 	for _, s := range samples {
 		rates, p99 = append(rates, s.Rate()), append(p99, s.P99US)
 	}
-	return curvePoint{Target: target, Rate: Median(rates), P99: Median(p99), ClientBound: mostly(samples, func(s Sample) bool { return s.ClientBound })}
+	return curvePoint{Target: target, Rate: Median(rates), P99: Median(p99), ClientBound: mostly(samples, Sample.clientBound)}
 }

@@ -4,14 +4,20 @@ import (
 	"cmp"
 	"math"
 	"slices"
-	"time"
 )
 
-// A fixedView is a fixedRate with the places of its charts in pageData, or -1.
+// A fixedView is a fixedRate with the place of its chart in pageData, or -1.
 type fixedView struct {
 	fixedRate
-	Shape, SurgeText string
-	Plot, Recovery   int
+	Shape string
+	Plot  int
+}
+
+// An overloadView is an overload with the place of its chart in pageData, or -1.
+type overloadView struct {
+	overload
+	Shape    string
+	Recovery int
 }
 
 // recoveryData is one surge of each candidate, the one of its rounds in which it
@@ -29,14 +35,24 @@ type recoveryData struct {
 func (r *Result) fixedViews(p *page) []fixedView {
 	var views []fixedView
 	for _, f := range r.fixedRates() {
-		v := fixedView{fixedRate: f, Shape: f.Workload.shape(), Plot: -1, Recovery: -1}
+		v := fixedView{fixedRate: f, Shape: f.Load.shape(), Plot: -1}
 		for _, w := range p.Workloads {
-			if w.Name == f.Workload.String() {
+			if w.Name == f.Workload {
 				v.Plot = w.Plot
 			}
 		}
-		if d, surge := r.recoveryData(p, f); surge > 0 {
-			v.Recovery, v.SurgeText = len(p.Data.Recoveries), surge.String()
+		views = append(views, v)
+	}
+	return views
+}
+
+// overloadViews are the overloads of the page p.
+func (r *Result) overloadViews(p *page) []overloadView {
+	var views []overloadView
+	for _, o := range r.overloads() {
+		v := overloadView{overload: o, Shape: o.Load.shape(), Recovery: -1}
+		if d := r.recoveryData(p, o); len(d.MS) > 0 {
+			v.Recovery = len(p.Data.Recoveries)
 			p.Data.Recoveries = append(p.Data.Recoveries, d)
 		}
 		views = append(views, v)
@@ -44,16 +60,16 @@ func (r *Result) fixedViews(p *page) []fixedView {
 	return views
 }
 
-// recoveryData is empty, and the surge 0, where no candidate was measured with
-// one. A median over the rounds in every step would follow fewer and fewer of
-// them, the slowest, as the others are back.
-func (r *Result) recoveryData(p *page, f fixedRate) (d recoveryData, surge time.Duration) {
-	var step float64
-	for _, side := range f.Sides {
+// recoveryData has no steps where the surge of no candidate has any. A median over
+// the rounds in every step would follow fewer and fewer of them, the slowest, as the
+// others are back.
+func (r *Result) recoveryData(p *page, o overload) (d recoveryData) {
+	var step, surge float64
+	for _, side := range o.Sides {
 		var all []*Recovery
-		for _, s := range r.Of(f.Workload.String(), side.Name) {
-			if s.Recovery != nil && !s.Recovery.Held && s.Recovery.StepMS > 0 {
-				all = append(all, s.Recovery)
+		for _, s := range r.Of(o.Workload, side.Name) {
+			if v := s.surge(); v != nil && v.StepMS > 0 {
+				all = append(all, v)
 			}
 		}
 		if len(all) == 0 {
@@ -61,7 +77,7 @@ func (r *Result) recoveryData(p *page, f fixedRate) (d recoveryData, surge time.
 		}
 		slices.SortStableFunc(all, func(a, b *Recovery) int { return cmp.Compare(a.afterMS(), b.afterMS()) })
 		one := all[len(all)/2]
-		step, surge = one.StepMS, time.Duration(one.SurgeMS*float64(time.Millisecond))
+		step, surge = one.StepMS, one.SurgeMS
 		var us []number
 		for _, v := range one.P99US {
 			us = append(us, number(v))
@@ -69,19 +85,16 @@ func (r *Result) recoveryData(p *page, f fixedRate) (d recoveryData, surge time.
 		d.Candidates = append(d.Candidates, max(0, slices.Index(p.Candidates, side.Name)))
 		d.US, d.Steady = append(d.US, us), append(d.Steady, number(one.SteadyUS))
 	}
-	if surge <= 0 {
-		return d, 0
-	}
 	steps := 0
 	for _, us := range d.US {
 		steps = max(steps, len(us))
 	}
-	before := math.Round(float64(surge) / float64(time.Millisecond) / step)
+	before := math.Round(surge / step)
 	for k := range steps {
 		d.MS = append(d.MS, number((float64(k)-before)*step))
 	}
 	for i, us := range d.US {
 		d.US[i] = append(us, make([]number, steps-len(us))...) // 0 is not drawn
 	}
-	return d, surge.Round(time.Millisecond)
+	return d
 }

@@ -90,8 +90,11 @@ func TestEveryWorkloadOnEveryEngine(t *testing.T) {
 				if len(f.Errors) > 0 {
 					t.Errorf("errors: %v", f.Errors)
 				}
-				if name != "goroutine" { // which has no waits for several
+				if name != "goroutine" { // which has no waits for several, and no memory of its own
 					batches(t, *f.After.Stats)
+					if f.After.Stats.Held <= 0 {
+						t.Error("it holds no memory to receive into")
+					}
 				}
 				if w.Kind == bench.Idle {
 					if open := f.After.Stats.Open; open != 20 {

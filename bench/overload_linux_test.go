@@ -103,6 +103,9 @@ func TestASurgeIsFollowed(t *testing.T) {
 		if r == nil || r.Surge != 3000 || r.SurgeMS != 100 || r.StepMS != 10 || len(r.P99US) < 10 || r.SteadyUS <= 0 {
 			t.Errorf("%s: %+v", name, r)
 		}
+		if r.Achieved > 3000 || r.GeneratorBusy < 0 || r.GeneratorBusy > 1 {
+			t.Errorf("%s: achieved %v, busy %v", name, r.Achieved, r.GeneratorBusy)
+		}
 		if s := sample(w, name, f); s.Recovery != r || s.Target != 1000 {
 			t.Errorf("%s: the sample has %+v", name, s.Recovery)
 		}
@@ -183,6 +186,12 @@ func TestWhatAPlanTakes(t *testing.T) {
 	echo, surge := Workload{Kind: Echo, Rate: 10}, Workload{Kind: Echo, Rate: 10, Surge: 40}
 	if more := second.SampleTakes(surge) - second.SampleTakes(echo); more < 2*time.Second {
 		t.Errorf("a surge takes %v more", more)
+	}
+	surge.Share = .5
+	twice, little := surge, surge
+	twice.Surge, little.Surge = 40, 24 // of a knee of 20
+	if more := second.SampleTakes(twice) - second.SampleTakes(little); more < time.Second {
+		t.Errorf("a surge of twice the knee takes %v more than one of 1.2 times", more)
 	}
 }
 

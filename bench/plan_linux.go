@@ -265,15 +265,24 @@ func (p Plan) Unserved(candidate string) []Workload {
 // late reports whether the time is over.
 func (p Plan) late() bool { return !p.Until.IsZero() && time.Now().After(p.Until) }
 
+// auditing is p for the samples that Audit asks for, of which nothing but a count is
+// used.
+func (p Plan) auditing() Plan {
+	p.Duration, p.Brief, p.Retries = min(p.Duration, 250*time.Millisecond), true, 0
+	return p
+}
+
+// audits reports whether there is something to audit of c on w.
+func (p Plan) audits(w Workload, c Candidate) bool { return p.Audit && c.counts() && w.Kind != Idle }
+
 // audit takes the samples that Audit asks for. One that fails is left out: what
 // fails, fails in the samples that count too.
 func (p Plan) audit(ctx context.Context, at site, r *Result, w Workload, able []Candidate) {
-	p.Duration, p.Retries = min(p.Duration, 250*time.Millisecond), 0
 	for _, c := range able {
-		if !c.counts() || w.Kind == Idle || r.Unaudited != "" || p.late() {
+		if !p.audits(w, c) || r.Unaudited != "" || p.late() {
 			continue
 		}
-		s, _, err := p.one(ctx, at, w, c, true, 0)
+		s, _, err := p.auditing().one(ctx, at, w, c, true, 0)
 		switch {
 		case err != nil || len(s.Errors) > 0:
 		case s.notCounted != "":

@@ -19,6 +19,13 @@ type Recovery struct {
 	// lasted, in milliseconds.
 	Surge   float64 `json:"surge_rate"`
 	SurgeMS float64 `json:"surge_ms"`
+	// Achieved is how many were answered in the surge, per second, and PeakUS the
+	// greatest p99 of it, of those in P99US.
+	Achieved float64 `json:"achieved_rate"`
+	PeakUS   float64 `json:"peak_p99_us"`
+	// GeneratorBusy is the share of the surge in which the generator had something to
+	// do: where it is more than 80 %, what was achieved may be the generator's limit.
+	GeneratorBusy float64 `json:"generator_busy"`
 	// SteadyUS is the p99 of the steady part, in microseconds.
 	SteadyUS float64 `json:"steady_p99_us"`
 	// Back reports whether latency came back; AfterMS is how long after the drop
@@ -55,16 +62,25 @@ func (r *Recovery) afterMS() float64 {
 	return r.AfterMS
 }
 
-// String is the time to recover for people.
+// clientBound reports whether the generator may have been the limit in the surge.
+func (r *Recovery) clientBound() bool {
+	return Figures{GeneratorBusy: r.GeneratorBusy}.ClientBound()
+}
+
+// String is what was achieved and the time to recover, for people.
 func (r *Recovery) String() string {
 	if r.Held {
 		return "the generator was held up in the surge"
 	}
+	text := fmt.Sprintf("%.0f %% of the surge achieved, ", 100*r.part())
 	if r.Back && r.AfterMS > 0 {
-		return "after the surge back in " + afterText(r.AfterMS)
+		text += "back in "
 	}
-	return "after the surge " + afterText(r.afterMS())
+	return text + afterText(r.afterMS())
 }
+
+// part is what part of the surge was achieved.
+func (r *Recovery) part() float64 { return r.Achieved / r.Surge }
 
 // afterText is milliseconds as in afterMS for people.
 func afterText(ms float64) string {
@@ -81,14 +97,6 @@ func afterText(ms float64) string {
 	return fmt.Sprintf("%.2f s", ms/1000)
 }
 
-// peakUS is the greatest of P99US.
-func (r *Recovery) peakUS() float64 {
-	if len(r.P99US) == 0 {
-		return 0
-	}
-	return slices.Max(r.P99US)
-}
-
 // A follower takes down the messages of a surge, and of what comes after it, by
 // the step in which each was to be sent.
 type follower struct {
@@ -97,6 +105,7 @@ type follower struct {
 	surge             int           // steps of it
 	steps             []followed
 	answers           []response
+	served            int // by the drop
 	unsent            int64
 	next              int // the first step after the drop that may yet be the one
 	back              bool
@@ -152,6 +161,9 @@ func (f *follower) answered(at, latency time.Duration) {
 	if latency <= f.steady {
 		f.steps[i].good++
 	}
+	if at+latency <= f.drop {
+		f.served++
+	}
 	if len(f.answers) < mostAnswers {
 		f.answers = append(f.answers, response{int32(i), float32(latency) / 1000})
 	}
@@ -182,7 +194,7 @@ func (f *follower) over(now time.Duration) bool {
 func (f *follower) result(surge float64, now time.Duration) *Recovery {
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	r := &Recovery{
-		Surge: surge, SurgeMS: ms(f.drop - f.began), SteadyUS: float64(f.steady) / 1000,
+		Surge: surge, SurgeMS: ms(f.drop - f.began), Achieved: float64(f.served) / (f.drop - f.began).Seconds(), SteadyUS: float64(f.steady) / 1000,
 		Back: f.back, AfterMS: ms(time.Duration(f.next-f.surge) * f.step), Unsent: f.unsent, StepMS: ms(f.step),
 	}
 	per := make([][]float32, min(f.place(now)+1, len(f.steps)))
@@ -191,13 +203,16 @@ func (f *follower) result(surge float64, now time.Duration) *Recovery {
 			per[a.step] = append(per[a.step], a.us)
 		}
 	}
-	for _, us := range per {
+	for i, us := range per {
 		slices.Sort(us)
 		p99 := 0.
 		if len(us) > 0 {
 			p99 = math.Round(float64(us[(len(us)-1)*99/100]))
 		}
 		r.P99US = append(r.P99US, p99)
+		if i < f.surge {
+			r.PeakUS = max(r.PeakUS, p99)
+		}
 	}
 	return r
 }

@@ -32,9 +32,11 @@ func (g *generator) overload(d time.Duration) error {
 		held = held || g.now()-began-time.Duration(cpuTime()-cpu) > heldUp
 		return err
 	}
+	idle := g.idle
 	if err := run(d); err != nil {
 		return err
 	}
+	busy := 1 - float64(g.idle-idle)/float64(g.now()-f.began)
 	g.w.Rate = rate
 	g.paced, g.pacing = 0, f.drop
 	for !f.over(g.now()) && g.open > 0 {
@@ -47,7 +49,7 @@ func (g *generator) overload(d time.Duration) error {
 	}
 	g.follower = nil
 	g.Recovery = f.result(surge, g.now())
-	g.Recovery.Held = held
+	g.Recovery.GeneratorBusy, g.Recovery.Held = busy, held
 	if !f.back {
 		return nil // what it owes may take long
 	}

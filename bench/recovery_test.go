@@ -50,10 +50,16 @@ func TestRecoveryIsWhereLatencyStaysLow(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := follow(0, drop, steady, surge, rate)
-			k := 0
+			k, served, worst := 0, 0, time.Duration(0)
 			message := func(at time.Duration) {
 				latency := c.latency(at, k)
 				k++
+				if at < drop {
+					worst = max(worst, latency)
+					if latency > 0 && at+latency <= drop {
+						served++
+					}
+				}
 				f.due(at, latency > 0)
 				if latency > 0 {
 					f.answered(at, latency)
@@ -74,6 +80,9 @@ func TestRecoveryIsWhereLatencyStaysLow(t *testing.T) {
 			}
 			if (r.Unsent > 0) != c.unsent {
 				t.Errorf("%d messages are unsent", r.Unsent)
+			}
+			if r.Achieved != float64(served) || r.PeakUS != float64(worst)/1000 {
+				t.Errorf("%v were achieved with a p99 of %v us; want %v, %v", r.Achieved, r.PeakUS, served, worst)
 			}
 			if now >= 2*end {
 				t.Error("it was followed without an end")

@@ -85,7 +85,8 @@ func (r *Result) WriteTable(out io.Writer) error {
 	return err
 }
 
-// writeIdle writes the memory of idle connections, where it was measured.
+// writeIdle writes the memory of idle connections, where it was measured, that of the
+// whole process, and what is held of it to receive into.
 func (r *Result) writeIdle(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	base, head := r.Manifest.Baseline, false
@@ -96,10 +97,12 @@ func (r *Result) writeIdle(out io.Writer) error {
 		}
 		for _, c := range r.candidates(name) {
 			if !head {
-				fmt.Fprintf(w, "\nworkload\tcandidate\tbytes per connection\tto %s\t\n", base)
+				fmt.Fprintf(w, "\nworkload\tcandidate\tbytes per connection\tto %s\tMiB in all\tMiB to receive into\t\n", base)
 				head = true
 			}
-			fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\t\n", name, c, Median(r.Values(name, c, Sample.memory)), r.versus(name, c, base, Sample.memory))
+			median := func(f func(Sample) float64) float64 { return Median(r.Values(name, c, f)) }
+			fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\t%s\t%s\t\n", name, c, median(Sample.memory), r.versus(name, c, base, Sample.memory),
+				mebibytesText(median(Sample.resident)), mebibytesText(median(Sample.held)))
 		}
 	}
 	return w.Flush()
@@ -148,12 +151,11 @@ func (r *Result) versus(workload, candidate, baseline string, value func(Sample)
 // clientBound reports whether the generator was the limit in most samples of a
 // candidate on a workload.
 func (r *Result) clientBound(workload, candidate string) bool {
-	busy := Median(r.Values(workload, candidate, func(s Sample) float64 { return s.GeneratorBusy }))
-	return Figures{GeneratorBusy: busy}.ClientBound()
+	return mostly(r.Of(workload, candidate), Sample.clientBound)
 }
 
 // mostly reports whether more than half of samples are so.
-func mostly(samples []Sample, so func(Sample) bool) bool {
+func mostly[T any](samples []T, so func(T) bool) bool {
 	n := 0
 	for _, s := range samples {
 		if so(s) {

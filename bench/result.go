@@ -57,8 +57,10 @@ type Sample struct {
 	Crossings float64 `json:"crossings_per_unit,omitempty"`
 	Mallocs   float64 `json:"mallocs_per_unit,omitempty"`
 	Switches  float64 `json:"switches_per_unit"`
-	// RSS is the server's resident memory at the end, in bytes.
-	RSS int64 `json:"rss_bytes"`
+	// RSS is the server's resident memory at the end, in bytes. Held is the part of it
+	// that it holds ready to receive into, where it tells that (couplet.Stats).
+	RSS  int64 `json:"rss_bytes"`
+	Held int64 `json:"held_bytes,omitempty"`
 	// BytesPerConn is the resident memory of an idle connection, of Idle only.
 	BytesPerConn float64 `json:"bytes_per_connection"`
 	// GeneratorBusy is the share of the time in which the generator had something
@@ -106,11 +108,16 @@ func (s Sample) p50() float64  { return s.latency(s.P50US) }
 func (s Sample) p99() float64  { return s.latency(s.P99US) }
 func (s Sample) p999() float64 { return s.latency(s.P999US) }
 
+// clientBound is ClientBound.
+func (s Sample) clientBound() bool { return s.ClientBound }
+
 // disturbed reports what Figures.Disturbed does.
 func (s Sample) disturbed() bool { return max(s.Others, s.GeneratorOthers) > disturbed }
 
-// memory is BytesPerConn.
-func (s Sample) memory() float64 { return s.BytesPerConn }
+// memory is BytesPerConn, resident RSS, and held Held or NaN.
+func (s Sample) memory() float64   { return s.BytesPerConn }
+func (s Sample) resident() float64 { return float64(s.RSS) }
+func (s Sample) held() float64     { return orNone(float64(s.Held)) }
 
 // Rate is units per second.
 func (s Sample) Rate() float64 { return s.Units / s.Seconds }
@@ -148,6 +155,9 @@ func sample(w Workload, candidate string, f Figures) Sample {
 		s.Percentiles[0].US = float64(f.Latency.Min()) / 1000
 	}
 	s.Target, s.Unsent, s.Recovery = w.Rate, f.Unsent, f.Recovery
+	if a.Stats != nil {
+		s.Held = a.Stats.Held
+	}
 	if a.Stats != nil && b.Stats != nil {
 		s.Incidents = incidentsBetween(b.Stats, a.Stats)
 	}
@@ -313,20 +323,29 @@ func (r *Result) Compare(workload, candidate, baseline string) (ratio Interval, 
 }
 
 func (r *Result) compare(workload, candidate, baseline string, value func(Sample) float64) (ratio Interval, p float64, rounds int) {
-	base := map[int]float64{}
-	for _, s := range r.Of(workload, baseline) {
-		base[s.Round] = value(s)
-	}
 	var a, b []float64
-	for _, s := range r.Of(workload, candidate) {
-		if v, ok := base[s.Round]; ok {
-			a, b = append(a, value(s)), append(b, v)
-		}
+	for _, s := range r.pairs(workload, candidate, baseline, value) {
+		a, b = append(a, value(s[0])), append(b, value(s[1]))
 	}
 	if len(a) == 0 {
 		return Ratio(nil, nil), math.NaN(), 0
 	}
 	return Ratio(a, b), Differ(a, b), len(a)
+}
+
+// pairs are the good samples of a and b of each round in which both gave one that has
+// the value.
+func (r *Result) pairs(workload, a, b string, value func(Sample) float64) (all [][2]Sample) {
+	second := map[int]Sample{}
+	for _, s := range r.Of(workload, b) {
+		second[s.Round] = s
+	}
+	for _, s := range r.Of(workload, a) {
+		if o, ok := second[s.Round]; ok && !math.IsNaN(value(s)) && !math.IsNaN(value(o)) {
+			all = append(all, [2]Sample{s, o})
+		}
+	}
+	return all
 }
 
 // Audited says in one sentence what became of the audits, or "" where nothing was

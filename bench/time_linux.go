@@ -4,11 +4,12 @@ import "time"
 
 // times are how long a sample of w warms up, and how long it counts. A schedule
 // of poems is known when some chunks have come, the storm in which all connected
-// has to be over, and each client counts only a few of them in a second. With Brief
-// both are given the least of that which says something.
+// has to be over, which takes the longer the more they are, and each client counts
+// only a few of them in a second. With Brief both are given the least of that which
+// says something.
 func (p Plan) times(w Workload) (warm, duration time.Duration) {
 	warm, duration = p.Warm, p.Duration
-	first, chunks := 30, 20
+	first, chunks := min(30, 10+w.Connections/500), 20
 	warmest, longest := 10*time.Second, 30*time.Second
 	if p.Brief {
 		first, chunks, warmest, longest = 10, 10, time.Second, 2*time.Second
@@ -38,11 +39,15 @@ func (p Plan) SampleTakes(w Workload) time.Duration {
 	takes := 100*time.Millisecond + time.Duration(w.Connections)*50*time.Microsecond
 	switch {
 	case w.Kind == Idle:
-		return takes + 200*time.Millisecond
+		return 2*takes + 200*time.Millisecond // they come a few at a time
 	case w.Kind == Stream:
 		return takes + time.Duration(w.Total) // a nanosecond for a byte
 	case w.Surge > 0:
-		return takes + warm + 4*duration
+		over := 1. // how much more than the knee it is: that is left undone
+		if w.Share > 0 {
+			over = w.Surge*w.Share/w.Rate - 1
+		}
+		return takes + warm + 2*duration + time.Duration(2*over*float64(duration))
 	}
 	return takes + warm + duration
 }
@@ -58,8 +63,8 @@ func (p Plan) Takes() (takes time.Duration, samples int) {
 			if c, err := find(name); err == nil && c.serves(w) {
 				takes += time.Duration(p.Rounds) * p.SampleTakes(w)
 				samples += p.Rounds
-				if p.Audit && c.counts() {
-					takes += p.SampleTakes(w)
+				if p.audits(w, c) {
+					takes += p.auditing().SampleTakes(w)
 				}
 			}
 		}

@@ -16,7 +16,7 @@ type Finding struct {
 	// A and B are the candidates.
 	A string `json:"a"`
 	B string `json:"b"`
-	// Figure is what was compared: "CPU", or "memory" for Idle.
+	// Figure is what was compared, such as "CPU", or "memory" for Idle.
 	Figure string `json:"figure"`
 	// Ratio is the figure of A to that of B, with its 95 % interval, over Rounds.
 	Ratio  Interval `json:"ratio"`
@@ -38,41 +38,30 @@ type Finding struct {
 func (r *Result) Findings(a, b string) []Finding {
 	var all []Finding
 	for _, w := range r.Workloads {
-		f := Finding{Workload: w.String(), Unit: w.Unit(), Rate: w.Rate, A: a, B: b, Figure: "CPU", shape: w.shape()}
-		value := Sample.CPU
+		figure, value := "CPU", Sample.CPU
 		if w.Kind == Idle {
-			f.Figure, value = "memory", Sample.memory
+			figure, value = "memory", Sample.memory
 		}
-		f.Ratio, f.P, f.Rounds = r.compare(f.Workload, a, b, value)
-		if f.Rounds == 0 {
-			continue
+		if f := r.finding(w, a, b, figure, value); f.Rounds > 0 {
+			all = append(all, f)
 		}
-		f.Winner = winner(a, b, f.Ratio, f.P)
-		if w.Kind != Idle {
-			f.Disturbed = r.disturbed(f.Workload, a, b)
-		}
-		all = append(all, f)
 	}
 	return all
 }
 
-// disturbed is how many samples of the rounds in which both a and b gave a good one
-// other processes disturbed.
-func (r *Result) disturbed(workload, a, b string) (n int) {
-	first := map[int]bool{}
-	for _, s := range r.Of(workload, a) {
-		first[s.Round] = s.disturbed()
-	}
-	for _, s := range r.Of(workload, b) {
-		bad, paired := first[s.Round]
-		if paired && bad {
-			n++
-		}
-		if paired && s.disturbed() {
-			n++
+// finding compares a and b on w by a figure.
+func (r *Result) finding(w Workload, a, b, figure string, value func(Sample) float64) Finding {
+	f := Finding{Workload: w.String(), Unit: w.Unit(), Rate: w.Rate, A: a, B: b, Figure: figure, shape: w.shape()}
+	f.Ratio, f.P, f.Rounds = r.compare(f.Workload, a, b, value)
+	f.Winner = winner(a, b, f.Ratio, f.P)
+	for _, pair := range r.pairs(f.Workload, a, b, value) {
+		for _, s := range pair {
+			if s.disturbed() && w.Kind != Idle {
+				f.Disturbed++
+			}
 		}
 	}
-	return n
+	return f
 }
 
 // TooFew reports whether there are too few rounds to show any difference.
@@ -83,6 +72,34 @@ func (f Finding) Samples() int { return 2 * f.Rounds }
 
 // Doubtful reports whether more than half of the samples behind it were disturbed.
 func (f Finding) Doubtful() bool { return 2*f.Disturbed > f.Samples() }
+
+const quieter = ": measure again on a quieter machine."
+
+// Caveat is a sentence that says so where it is Doubtful, and else "".
+func (f Finding) Caveat() string {
+	if !f.Doubtful() {
+		return ""
+	}
+	return fmt.Sprintf("Other processes disturbed %d of %s behind this", f.Disturbed, plural(f.Samples(), "sample")) + quieter
+}
+
+// caveat is a sentence that names those of findings that are Doubtful, with a space
+// before it, or "" where none is.
+func caveat(findings []Finding) string {
+	var doubtful []string
+	for _, f := range findings {
+		if f.Doubtful() {
+			doubtful = append(doubtful, fmt.Sprintf("%d of %s of %s", f.Disturbed, plural(f.Samples(), "sample"), f.Workload))
+		}
+	}
+	switch {
+	case len(doubtful) == 0:
+		return ""
+	case len(doubtful) > 3:
+		doubtful = []string{fmt.Sprintf("most samples of %d of these workloads", len(doubtful))}
+	}
+	return " But other processes disturbed " + strings.Join(doubtful, "; ") + quieter
+}
 
 // once is findings without those at fixed rates of what has one in a closed loop:
 // they are one workload over and over.
@@ -131,48 +148,58 @@ func (f Finding) String() string {
 
 // Verdict is the answer in one sentence: which of a and b costs less for which
 // workload on the kernel of the manifest, and for which there are too few rounds to
-// tell. What was measured in a closed loop takes no part at fixed rates once more.
-// A second sentence names the workloads of which most samples were disturbed.
+// tell: of CPU first, then of memory. What was measured in a closed loop takes no part
+// at fixed rates once more. A second sentence names the workloads of which most samples
+// were disturbed.
 func (r *Result) Verdict(a, b string) string {
 	findings := once(r.Findings(a, b))
 	if len(findings) == 0 {
 		return fmt.Sprintf("Nothing was measured that compares %s with %s.", a, b)
 	}
-	var clauses, same, few, doubtful []string
+	var cpu, memory []Finding
+	for _, f := range findings {
+		if f.Figure == "CPU" {
+			cpu = append(cpu, f)
+		} else {
+			memory = append(memory, f)
+		}
+	}
+	all := append(clauses(cpu, a, b, ""), clauses(memory, a, b, " in memory")...)
+	var few []string
+	for _, f := range findings {
+		if f.TooFew() {
+			few = append(few, f.Workload)
+		}
+	}
+	switch {
+	case len(few) > 0 && len(all) > 0:
+		all = append(all, "too few rounds to tell: "+list(few, len(findings)))
+	case len(few) > 0:
+		all = append(all, fmt.Sprintf("%s and %s had too few rounds to tell: %s", a, b, list(few, len(findings))))
+	}
+	kernel, _, _ := strings.Cut(r.Manifest.Kernel, " ")
+	return fmt.Sprintf("On Linux %s %s.", kernel, strings.Join(all, "; ")) + caveat(findings)
+}
+
+// clauses are what those of findings say, all of one figure, that have rounds enough.
+func clauses(findings []Finding, a, b, figure string) (all []string) {
+	var same []string
 	for _, f := range findings {
 		switch {
 		case f.TooFew():
-			few = append(few, f.Workload)
 		case f.Winner == "":
 			same = append(same, f.Workload)
 		default:
-			clauses = append(clauses, f.String())
-		}
-		if f.Doubtful() {
-			doubtful = append(doubtful, fmt.Sprintf("%d of %s of %s", f.Disturbed, plural(f.Samples(), "sample"), f.Workload))
+			all = append(all, f.String())
 		}
 	}
 	switch {
-	case len(same) > 0 && len(clauses) > 0:
-		clauses = append(clauses, "no difference was shown for "+list(same, len(findings)))
+	case len(same) > 0 && len(all) > 0:
+		all = append(all, fmt.Sprintf("no difference%s was shown for %s", figure, list(same, len(findings))))
 	case len(same) > 0:
-		clauses = append(clauses, fmt.Sprintf("no difference between %s and %s was shown for %s", a, b, list(same, len(findings))))
+		all = append(all, fmt.Sprintf("no difference%s between %s and %s was shown for %s", figure, a, b, list(same, len(findings))))
 	}
-	switch {
-	case len(few) > 0 && len(clauses) > 0:
-		clauses = append(clauses, "too few rounds to tell: "+list(few, len(findings)))
-	case len(few) > 0:
-		clauses = append(clauses, fmt.Sprintf("%s and %s had too few rounds to tell: %s", a, b, list(few, len(findings))))
-	}
-	kernel, _, _ := strings.Cut(r.Manifest.Kernel, " ")
-	text := fmt.Sprintf("On Linux %s %s.", kernel, strings.Join(clauses, "; "))
-	if len(doubtful) > 3 {
-		doubtful = []string{fmt.Sprintf("most samples of %d of these workloads", len(doubtful))}
-	}
-	if len(doubtful) > 0 {
-		text += fmt.Sprintf(" But other processes disturbed %s: measure again on a quieter machine.", strings.Join(doubtful, "; "))
-	}
-	return text
+	return all
 }
 
 // list names workloads, of so many in all, or counts them where they are more than
@@ -189,7 +216,7 @@ func list(workloads []string, all int) string {
 }
 
 // Control tells, of a candidate and the same once more, whether the measurement
-// finds a difference where there is none.
+// finds a difference where there is none. A second sentence is that of Verdict.
 func (r *Result) Control(name, again string) string {
 	findings := r.Findings(name, again)
 	var wrong, few []string
@@ -201,22 +228,24 @@ func (r *Result) Control(name, again string) string {
 			wrong = append(wrong, fmt.Sprintf("%s (ratio %s)", f.Workload, f.Ratio))
 		}
 	}
-	rest := ""
-	if len(few) > 0 {
-		rest = fmt.Sprintf(" Too few rounds to tell: %s.", list(few, len(findings)))
+	rest := caveat(findings)
+	if len(few) > 0 && len(few) < len(findings) {
+		rest = fmt.Sprintf(" Too few rounds to tell: %s.", list(few, len(findings))) + rest
 	}
 	switch {
 	case len(findings) == 0:
 		return fmt.Sprintf("Control: %s was not measured against itself.", name)
 	case len(few) == len(findings):
-		return fmt.Sprintf("Control: %s was measured against itself, but no test can show a difference in fewer than %d rounds.", name, LeastRounds)
+		return fmt.Sprintf("Control: %s was measured against itself, but no test can show a difference in fewer than %d rounds.%s", name, LeastRounds, rest)
 	case len(wrong) > 0:
 		return fmt.Sprintf("Control FAILED: %s against itself shows a difference for %s. Do not trust a difference of that size; more rounds, or a quieter machine, help.%s",
 			name, strings.Join(wrong, "; "), rest)
-	case len(few) > 0:
-		return fmt.Sprintf("Control: %s against itself came out as no difference on every other workload, as it should.%s", name, rest)
 	}
-	return fmt.Sprintf("Control: %s against itself came out as no difference on every workload, as it should.", name)
+	where := "every workload"
+	if len(few) > 0 {
+		where = "every other workload"
+	}
+	return fmt.Sprintf("Control: %s against itself came out as no difference on %s, as it should.%s", name, where, rest)
 }
 
 // Pair is the two candidates that a verdict is about: the first two, in the order

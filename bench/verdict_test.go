@@ -2,6 +2,7 @@ package bench_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"regexp"
 	"slices"
@@ -117,6 +118,75 @@ func TestDisturbedSamplesAreInTheVerdict(t *testing.T) {
 	}
 }
 
+// With each sample disturbed the control and the fixed rates were told as if none were.
+func TestDisturbedSamplesAreInTheControlAndTheFixedRates(t *testing.T) {
+	fixed := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1, Rate: 1000, Share: .5}
+	r := compared(fixed, 1, 1, 1, 1, 1, 1)
+	for i := range r.Samples {
+		s := &r.Samples[i]
+		s.Target, s.P99US = 1000, 10
+		if s.Candidate == "uring" {
+			again := *s
+			again.Candidate = "uring/2"
+			r.Samples = append(r.Samples, again)
+		}
+	}
+	told := func() (control, rates, page string) {
+		t.Helper()
+		var b bytes.Buffer
+		if err := r.WriteFixedRates(&b); err != nil || strings.Count(b.String(), "\n") != 1 {
+			t.Errorf("%v: %q", err, &b)
+		}
+		page = pageOf(t, r)
+		from, to := strings.Index(page, `<section id="fixed"`), strings.Index(page, `<section id="workloads"`)
+		return r.Control("uring", "uring/2"), b.String(), page[from:to]
+	}
+	for i := range r.Samples {
+		r.Samples[i].Others = .4 * float64(r.Samples[i].Round%2)
+	}
+	if control, rates, page := told(); strings.Contains(control+rates+page, "disturbed") {
+		t.Errorf("of half of the samples: %q, %q", control, rates)
+	}
+	for i := range r.Samples {
+		r.Samples[i].Others = .4
+	}
+	control, rates, page := told()
+	if want := ", as it should. But other processes disturbed 12 of 12 samples of " + fixed.String() + ": measure again on a quieter machine."; !strings.HasSuffix(control, want) {
+		t.Errorf("control %q", control)
+	}
+	const caveat = "Other processes disturbed 12 of 12 samples behind this: measure again on a quieter machine."
+	if !strings.HasSuffix(rates, "). "+caveat+"\n") || !strings.Contains(page, caveat) {
+		t.Errorf("the fixed rates %q, or their page, lack it", rates)
+	}
+}
+
+// The generator was the limit of half of the samples: the table, which took the median
+// of how busy it was, said client-bound, and the page did not.
+func TestTableAndPageAgreeOnClientBound(t *testing.T) {
+	echo := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1, Rate: 1000, Share: .5}
+	for bound, want := range map[int][]int{2: {0, 0, 0}, 3: {2, 2, 6}} { // of four samples
+		r := compared(echo, 1, 1, 1, 1)
+		for i := range r.Samples {
+			s := &r.Samples[i]
+			if s.GeneratorBusy = .75; s.Round < bound {
+				s.GeneratorBusy, s.ClientBound = .99, true
+			}
+			s.Target, s.Units, s.Seconds, s.P99US = 1000, 1000, 1, 10
+		}
+		var table, rates bytes.Buffer
+		if err := errors.Join(r.WriteTable(&table), r.WriteFixedRates(&rates)); err != nil {
+			t.Fatal(err)
+		}
+		marks := []int{
+			strings.Count(table.String(), " client-bound\n"), strings.Count(rates.String(), "(client-bound)"),
+			strings.Count(pageOf(t, r), `<span class="mark">client-bound</span>`), // of the fixed rates, the panel and the curve
+		}
+		if !slices.Equal(marks, want) {
+			t.Errorf("%d of 4 samples: table, fixed rates and page have %v marks, want %v", bound, marks, want)
+		}
+	}
+}
+
 // The table showed a difference where the test alone does, of which the verdict knew
 // nothing: two rounds say the contrary.
 func TestTableAndVerdictAgree(t *testing.T) {
@@ -154,6 +224,7 @@ func TestWhatWasNotMeasuredIsNotShown(t *testing.T) {
 		s.Units, s.Seconds = 1024, 1
 		if s.Workload == idle.String() {
 			s.BytesPerConn, s.UserUS = 40*s.UserUS, 0
+			s.RSS, s.Held = 12<<20, 1<<20
 		}
 	}
 	var table bytes.Buffer
@@ -162,8 +233,8 @@ func TestWhatWasNotMeasuredIsNotShown(t *testing.T) {
 	}
 	for _, want := range []string{
 		`(?m)^stream .* uring .* 1024 +– +– +– +– `,
-		`(?m)^workload +candidate +bytes per connection +to epoll`,
-		`(?m)^idle .* uring +331 +0\.80 \[0\.80, 0\.81\]`,
+		`(?m)^workload +candidate +bytes per connection +to epoll +MiB in all +MiB to receive into`,
+		`(?m)^idle .* uring +331 +0\.80 \[0\.80, 0\.81\] +12\.0 +1\.00`,
 	} {
 		if !regexp.MustCompile(want).Match(table.Bytes()) {
 			t.Errorf("the table lacks %s:\n%s", want, &table)
@@ -204,6 +275,43 @@ func TestVerdictIsAboutOpenLoopsToo(t *testing.T) {
 	other.Connections, other.Share = 5, 0
 	r.Append(compared(other, .80, .82, .81, .79, .80, .81, .80))
 	if got := r.Verdict("uring", "epoll"); !strings.Contains(got, "uring uses 20 % less CPU than epoll for echo 5 x 64 B at 1000/s") || strings.Contains(got, "knee") {
+		t.Errorf("verdict %q", got)
+	}
+}
+
+// Beside workloads without a difference in CPU, a sentence on the memory of idle
+// connections left it open what "no difference" was of.
+func TestVerdictTellsMemoryFromCPU(t *testing.T) {
+	idle := bench.Workload{Kind: bench.Idle, Connections: 8000, Size: 64}
+	echo := bench.Workload{Kind: bench.Echo, Connections: 64, Size: 64, Depth: 1}
+	for _, c := range []struct {
+		memory float64
+		want   string
+	}{
+		{.8, "uring uses 20 % less memory than epoll for idle 8000 x 64 B (95 % CI 20..20 %)."},
+		{1, "no difference in memory between uring and epoll was shown for idle 8000 x 64 B."},
+	} {
+		r := compared(idle, c.memory, c.memory, c.memory, c.memory)
+		for i := range r.Samples {
+			r.Samples[i].BytesPerConn, r.Samples[i].UserUS = r.Samples[i].UserUS, 0
+		}
+		r.Manifest.Kernel = "6.18"
+		if got := r.Verdict("uring", "epoll"); got != "On Linux 6.18 "+c.want {
+			t.Errorf("verdict %q", got)
+		}
+		r.Append(compared(echo, 1, 1, 1, 1))
+		if got := r.Verdict("uring", "epoll"); got != "On Linux 6.18 no difference between uring and epoll was shown for "+echo.String()+"; "+c.want {
+			t.Errorf("verdict %q", got)
+		}
+	}
+}
+
+// Too few rounds were told twice over, of CPU and of memory.
+func TestTooFewRoundsAreToldOnce(t *testing.T) {
+	r := compared(bench.Workload{Kind: bench.Echo, Connections: 1, Size: 64, Depth: 1}, 1)
+	r.Append(compared(bench.Workload{Kind: bench.Idle, Connections: 8000, Size: 64}, 1))
+	r.Manifest.Kernel = "6.18"
+	if got := r.Verdict("uring", "epoll"); got != "On Linux 6.18 uring and epoll had too few rounds to tell: echo 1 x 64 B, depth 1; idle 8000 x 64 B." {
 		t.Errorf("verdict %q", got)
 	}
 }

@@ -165,8 +165,8 @@ func (e *Env) shutdown(eng couplet.Engine) {
 		e.Errorf("Shutdown returned, and Done is not closed")
 		return
 	}
-	if s := eng.Stats(); eng.Err() == nil && (s.Open != 0 || s.Listening != 0) {
-		e.Errorf("after Shutdown Stats says %d open and %d listening", s.Open, s.Listening)
+	if s := eng.Stats(); eng.Err() == nil && (s.Open != 0 || s.Listening != 0 || s.Held != 0) {
+		e.Errorf("after Shutdown Stats says %d open, %d listening and %d bytes held", s.Open, s.Listening, s.Held)
 	}
 }
 

@@ -72,7 +72,6 @@ type simPeer struct {
 	lastRead time.Duration
 	closedAt time.Duration
 	deaf     bool // the other end had no reason to read when it was closed
-	shutdown bool // it was open, without Draining, when the engine was stopped
 }
 
 // other is the protocol at the other end, or nil if there is none yet.

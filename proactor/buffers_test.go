@@ -87,6 +87,13 @@ func TestTheBufferRingGrowsAndShrinks(t *testing.T) {
 				t.Fatalf("%d blocks, %d at the beginning, for %d x %d bytes at once; %+v", live, least, n, size, e.Stats())
 			}
 
+			held := int64(live * d.buffers.memory.Size)
+			for end := time.Now().Add(20 * time.Second); e.Stats().Held != held; do(func() {}) {
+				if time.Now().After(end) {
+					t.Fatalf("Stats says that %d bytes are held, of %d", e.Stats().Held, held)
+				}
+			}
+
 			for end := time.Now().Add(20 * time.Second); live > least; {
 				if time.Now().After(end) {
 					t.Fatalf("%d blocks still, %d at the beginning", live, least)

@@ -42,6 +42,8 @@ async function main([executablePath, file, pictures]) {
 	await picture(page, "1280-light");
 	await page.evaluate(() => document.querySelectorAll("main details").forEach(d => { d.open = true; }));
 	await drawn(page);
+	saw.scrolling = await page.evaluate(() => [...document.querySelectorAll(".scroll")].filter(s => s.scrollWidth > s.clientWidth)
+		.map(s => `${s.getAttribute("aria-labelledby") || s.getAttribute("aria-label")}: ${s.scrollWidth} in ${s.clientWidth}`));
 	saw.charts = await page.locator(".plot canvas").count();
 	saw.places = await page.locator(".plot").count();
 

@@ -44,7 +44,8 @@ func newBenchOf(b *benchmark) *cobra.Command {
 		Use:   "bench",
 		Short: "Measure which engine is better for a workload on this kernel",
 		Long: `Bench measures engines against each other and says in one sentence which costs
-less CPU for which workload, or that no difference was shown.
+less CPU for which workload, and less memory for idle connections, or that no
+difference was shown.
 
 Server and generator are processes of their own, pinned to CPUs of their own. In
 each round every engine has its turn, in an order drawn from the seed; the first
@@ -64,8 +65,8 @@ a comma in their name.
 
 Without --workload it measures ` + strings.Join(defaultNames(), ", ") + `,
 how engines behave from a tenth to twice of what the slower one can do, their
-latency at 50 % and 80 % of its knee, and how long they take to recover from twice
-the knee. That takes about seven minutes, and at most ten. With --quick it is less
+latency at 50 % and 80 % of its knee, what they achieve at 120 % and 200 % of it,
+and how long they take to recover. That takes about eight minutes, and at most ten. With --quick it is less
 of everything: about twenty seconds, and at most a minute. What a run of other
 flags should take is said when it begins; on a terminal a table shows how far it is.`,
 		Example: `  couplet bench --quick
@@ -159,6 +160,7 @@ func defaults() []bench.Workload {
 		{Kind: bench.Echo, Connections: 64, Size: 64 << 10},
 		{Kind: bench.Poems, Connections: 1000},
 		{Kind: bench.Churn},
+		{Kind: bench.Idle, Connections: 8000},
 	}
 }
 

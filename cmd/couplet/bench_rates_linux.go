@@ -72,12 +72,14 @@ func sweep(p bench.Plan, w bench.Workload, rate float64) bench.Plan {
 }
 
 // atKnee is the pair at 50 % and 80 % of the knee. From 50 %, which leaves it
-// something to recover with, goes a surge of twice the knee.
+// something to recover with, go surges of 1.2 times the knee and of twice the knee.
 func atKnee(p bench.Plan, w bench.Workload, knee float64) bench.Plan {
-	half, most := w, w
-	half.Share, half.Rate, half.Surge = .5, math.Round(.5*knee), math.Round(2*knee)
-	most.Share, most.Rate = .8, math.Round(.8*knee)
-	p.Workloads, p.Candidates, p.Audit = []bench.Workload{half, most}, p.Candidates[:2], false
+	p.Workloads, p.Candidates, p.Audit = nil, p.Candidates[:2], false
+	for _, part := range []struct{ share, surge float64 }{{.5, 1.2}, {.5, 2}, {.8, 0}} {
+		at := w
+		at.Share, at.Rate, at.Surge = part.share, math.Round(part.share*knee), math.Round(part.surge*knee)
+		p.Workloads = append(p.Workloads, at)
+	}
 	return p
 }
 

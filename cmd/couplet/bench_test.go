@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,6 +40,27 @@ func TestBenchMeasuresAndJudges(t *testing.T) {
 	}
 	if o := couple(t, "bench", "compare", json, json).want(t, 0); strings.Count(o.stdout, "too few rounds to tell") != 3 {
 		t.Errorf("a result compared with itself:\n%s", o.stdout)
+	}
+}
+
+// A run without flags is planned to end well before its limit, so that there is time
+// for samples that are taken again, and overloads the pair by 120 % and 200 %.
+func TestTheDefaultRunLeavesTime(t *testing.T) {
+	b := &benchmark{common: new(common)}
+	p, err := b.plan(newBenchOf(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	takes, most, _ := b.limit(&p)
+	if most != runLimit || takes > 8*time.Minute || p.Spare < 30*time.Second {
+		t.Errorf("it should take %v of %v, and has %v for samples that are taken again", takes, most, p.Spare)
+	}
+	var shares, surges []float64
+	for _, w := range atKnee(p, p.Workloads[0], 1000).Workloads {
+		shares, surges = append(shares, w.Rate), append(surges, w.Surge)
+	}
+	if !slices.Equal(shares, []float64{500, 500, 800}) || !slices.Equal(surges, []float64{1200, 2000, 0}) {
+		t.Errorf("of a knee of 1000 the rates are %v, with surges to %v", shares, surges)
 	}
 }
 

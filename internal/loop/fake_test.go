@@ -221,11 +221,6 @@ func (p fakeLent) Keep() *couplet.Buffer {
 	return couplet.NewBuffer(append([]byte(nil), p...), nil)
 }
 
-// data is a report of received bytes.
-func (b *bench) data(c *Conn, s string) func() {
-	return func() { b.loop.Received(c, []byte(s), fakeLent(s)) }
-}
-
 // ended is a report of the end of receiving.
 func (b *bench) ended(c *Conn, errno syscall.Errno) func() {
 	return func() { b.loop.ReceiveEnded(c, errno) }

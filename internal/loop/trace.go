@@ -58,8 +58,8 @@ type Holder interface {
 func (l *Loop) TraceTo(hook func(at time.Time, layer, what string, n int, failed string)) bool {
 	return l.Post(func() {
 		l.hook = hook
-		if h, ok := l.driver.(Holder); ok {
-			l.Tell(Held, "receive memory", h.Held(), 0)
+		if l.holder != nil {
+			l.Tell(Held, "receive memory", l.holder.Held(), 0)
 		}
 	})
 }
