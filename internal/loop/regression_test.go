@@ -336,6 +336,25 @@ func TestAHandleReachedAStrangerAfterAllGenerations(t *testing.T) {
 	}
 }
 
+// A connection that Build had refused, and that was still being closed, was counted
+// among those that drained.
+func TestARefusedConnectionCountedAsDrained(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	b.unacked = true
+	ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return nil }))
+	fd := b.fd()
+	b.turn(func() { b.loop.Accepted(ln, fd, 0) })
+	c := b.conn(fd)
+	b.engine.Stop()
+	b.turn()
+	b.turn(b.ended(c, 0))
+	b.want("close graceful")
+	b.turn(b.closed(c))
+	if b.engine.clean != 0 || b.engine.cut != 0 {
+		t.Errorf("%d drained, %d were cut", b.engine.clean, b.engine.cut)
+	}
+}
+
 // The descriptor was closed before it was asked for LocalAddr, which stays valid
 // after ConnectionLost.
 func TestNoLocalAddrAfterAFailure(t *testing.T) {
