@@ -15,7 +15,8 @@ type Buffer struct {
 // NewBuffer makes a Buffer of p with one reference, the caller's. p is not
 // copied. onRelease, which may be nil, is called once, when the last reference
 // is released, on whichever goroutine releases it: from then on p may be
-// changed. It must not block.
+// changed. It must not block. Where a loop releases it a panic is logged, as one
+// in a timer is.
 func NewBuffer(p []byte, onRelease func()) *Buffer {
 	b := &Buffer{data: p, onRelease: onRelease}
 	b.refs.Store(1)

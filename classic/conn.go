@@ -83,14 +83,12 @@ type conn struct {
 
 // birth is where a connection comes from: an accept or a dial.
 type birth interface {
-	// late is why the connection must not come to life, if so. It is called on
-	// the loop, right before Build.
+	// late is why the connection must not come to life, if so; else it counts. It
+	// is called on the loop, right before Build.
 	late(nc net.Conn) error
 	// died is called instead of Build, on the loop, with what late said or
 	// with why the connection was ended before its first turn.
 	died(err error)
-	// born is called right before ConnectionMade.
-	born()
 	// over is called when the connection is closed.
 	over()
 }
@@ -158,7 +156,6 @@ func (c *conn) begin(f *flusher) bool {
 	c.flow, _ = p.(couplet.WriteFlow)
 	c.draining, _ = p.(couplet.DrainHandler)
 	c.made = true
-	c.birth.born()
 	c.e.count.open.Add(1)
 	if d := c.o.IdleTimeout; d > 0 {
 		c.idle.F = c.checkIdle

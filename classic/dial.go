@@ -112,5 +112,4 @@ func (d *dial) died(err error) {
 	}
 }
 
-func (d *dial) born() {}
 func (d *dial) over() {}

@@ -188,7 +188,7 @@ func (c *conn) touch() {
 // one it counts only that the flush cannot take it all now: the kernel took no
 // more, or another goroutine is in the midst of a send.
 func (c *conn) checkFlow() {
-	if c.flow == nil || c.state != open || c.halfClosed || c.sendErr != nil {
+	if c.flow == nil || c.state != open || c.sendErr != nil {
 		return
 	}
 	switch {

@@ -20,6 +20,7 @@ var flowCases = []Case{
 	{ID: 55, Name: "pausing again and again loses nothing", Run: pauseOften},
 	{ID: 56, Name: "ResumeReading after Close or lost does nothing", Run: resumeLate},
 	{ID: 57, Name: "WritePaused and WriteResumed in turn", Run: watermarks},
+	{ID: 116, Name: "flow control beside CloseWrite and moving marks", Run: flowAtTheEdges},
 	{ID: 62, Name: "a proxy with a stalled sink stays small", Config: couplet.Config{BytesPerTurn: 128 << 10, RingBufferSize: 16 << 10}, Run: stalledProxy},
 }
 
@@ -282,6 +283,48 @@ func watermarks(e *Env) {
 			e.Errorf("%s: the callbacks were %s", s.name, s.order())
 		}
 	}
+}
+
+// flowAtTheEdges: CloseWrite keeps nothing from being told, and what the queue has
+// drained to is told also where the mark is what moved.
+func flowAtTheEdges(e *Env) {
+	const n = 4 << 20
+	for _, together := range []bool{false, true} {
+		s := e.conn(fmt.Sprint("half-closing, with the write ", together))
+		s.half, s.flow = true, true
+		p := e.peer(s, 4<<10, couplet.SendBuffer(8<<10))
+		s.do(func(t couplet.Transport) {
+			t.Write(pattern(0, n))
+			if together {
+				t.CloseWrite()
+			}
+		})
+		s.waitFor("writePaused", 1)
+		if !together {
+			s.do(func(t couplet.Transport) { t.CloseWrite() })
+		}
+		e.expectStream(p, n)
+		s.waitFor("writeClosed", 1)
+		s.wantOrder("build made writePaused writeResumed writeClosed")
+		p.Close()
+		s.lostWith("eof")
+	}
+
+	s := e.conn("with marks that move")
+	s.flow = true
+	e.peer(s, 4<<10, couplet.SendBuffer(8<<10))
+	s.do(func(t couplet.Transport) { t.Write(make([]byte, n)) })
+	s.waitFor("writePaused", 1)
+	s.do(func(t couplet.Transport) {
+		t.SetWatermarks(2*n, 4*n)
+		s.note("raised") // nothing is told inside the call
+	})
+	s.waitFor("writeResumed", 1)
+	s.do(func(t couplet.Transport) { t.SetWatermarks(0, n/2) })
+	s.waitFor("writePaused", 2)
+	s.wantOrder("build made writePaused raised writeResumed writePaused")
+	s.do(func(t couplet.Transport) { t.Abort() })
+	s.lostWith("aborted")
 }
 
 // stalledProxy pumps a fast source into a sink that does not read for a while.

@@ -423,6 +423,36 @@ func socketOptions(e *Env) {
 		c.do(func(t couplet.Transport) { t.Abort() })
 	}
 
+	// Between Abort and ConnectionLost the descriptor may be closed already, and
+	// its number a stranger's.
+	for _, end := range []func(t couplet.Transport){
+		func(t couplet.Transport) { t.Abort() },
+		func(t couplet.Transport) { t.Close(); t.Abort() },
+	} {
+		ending, peer := e.conn("ending server"), e.conn("its client")
+		e.pair(ending, peer)
+		ending.do(func(t couplet.Transport) {
+			before, err := t.SyscallConn()
+			if err != nil {
+				e.Errorf("SyscallConn: %v", err)
+				return
+			}
+			end(t)
+			after, err := t.SyscallConn()
+			for _, rc := range []syscall.RawConn{before, after} {
+				if rc == nil || err != nil {
+					continue
+				}
+				rc.Control(func(fd uintptr) {
+					if _, err := socketOption(fd, "SO_RCVBUF"); err != nil {
+						e.Errorf("Control after Abort gives descriptor %d: %v", fd, err)
+					}
+				})
+			}
+		})
+		ending.lostWith("aborted")
+	}
+
 	// Control sees the socket before bind and before connect; its error ends
 	// the call.
 	var seen atomic.Int32

@@ -233,7 +233,12 @@ func stopTimer(e *Env) {
 		s.onMade = func(t couplet.Transport) {
 			t.AfterFunc(3*time.Millisecond, func() { e.Errorf("a timer of a connection fired after %s", name) })
 			t.Loop().AfterFunc(3*time.Millisecond, func() { close(loopTimer) })
+			never := func() { e.Errorf("a timer of a connection fired after %s", name) }
+			stopped, reset := t.AfterFunc(time.Millisecond, never), t.AfterFunc(time.Millisecond, never)
 			end(t)
+			if stopped.Stop() || reset.Reset(time.Millisecond) || t.AfterFunc(time.Millisecond, never).Stop() {
+				e.Errorf("after %s a timer of the connection says that it was pending", name)
+			}
 		}
 		p := e.peer(s, 4<<10)
 		recv(e, loopTimer, "timer of the loop, which outlives the connection")

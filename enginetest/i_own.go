@@ -645,7 +645,14 @@ func statsAddUp(e *Env) {
 	}
 	p.Close()
 	s.lostWith("eof")
+	refused := e.dialPeer(l.Addr(), 0)
+	e.expectEOF(refused)
+	refused.Close()
 	l.Close()
+	e.until("a connection that Build refuses is accepted, and refused", func() bool {
+		now := e.Server.Stats()
+		return now.Accepted-before.Accepted == 2 && now.Refused-before.Refused == 1
+	})
 	var now couplet.Stats
 	if !eventually(e.ctx, func() bool { now = e.Server.Stats(); return now.Open == 0 && now.Listening == 0 }) {
 		e.Errorf("with nothing open Stats says %+v", now)

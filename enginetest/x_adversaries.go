@@ -885,6 +885,32 @@ func panicEverywhere(e *Env) {
 	}
 	e.wantLogged(len(places))
 	e.until("each panic is counted", func() bool { return e.Server.Stats().Panics == int64(len(places)) })
+
+	// What a Buffer is released with is no callback of a connection: this one goes
+	// on, and so does one that ends with it.
+	broke := func() *couplet.Buffer { return couplet.NewBuffer([]byte("pong"), func() { panic(errPanic) }) }
+	for _, cut := range []bool{false, true} {
+		s := e.conn(fmt.Sprint("panic in onRelease, aborted ", cut))
+		p := e.peer(s, 0)
+		s.do(func(t couplet.Transport) {
+			b := broke()
+			t.WriteBuffer(b)
+			b.Release()
+			if cut {
+				t.Abort()
+			}
+		})
+		if cut {
+			s.lostWith("aborted")
+		} else {
+			e.expect(p, "pong")
+			s.do(func(t couplet.Transport) { t.Write([]byte("more")) })
+			e.expect(p, "more")
+		}
+	}
+	e.send(q, []byte("ping"))
+	e.expect(q, "ping")
+	e.wantLogged(len(places) + 2)
 }
 
 func storm(e *Env) {

@@ -368,26 +368,51 @@ func (c *Conn) flush() {
 	if c.state >= closing {
 		return
 	}
-	if c.sending {
-		c.markOver()
-		return
-	}
-	if c.head == nil {
+	switch {
+	case c.sending:
+	case c.head == nil:
 		c.flushed()
 		return
+	default:
+		c.sending = true
+		c.trace(TraceSend, c.queued, 0)
+		c.loop.driver.Send(c)
 	}
-	c.sending = true
-	c.trace(TraceSend, c.queued, 0)
-	c.loop.driver.Send(c)
-	c.markOver()
+	if !c.over && c.crossed() {
+		c.markOver()
+	}
 }
 
-// markOver has the loop look, after the next reports, whether c is still above
-// its high watermark.
+// crossed reports whether c is beyond the watermark that it is to be told of next.
+func (c *Conn) crossed() bool {
+	if c.over {
+		return c.queued <= int(c.low)
+	}
+	return c.queued > int(c.high)
+}
+
+// markOver has the loop look, after the next reports, whether c is still beyond
+// its watermark.
 func (c *Conn) markOver() {
-	if c.queued > int(c.high) && !c.over && !c.overQueued && c.state == open {
+	if !c.overQueued && c.state == open {
 		c.overQueued = true
 		c.loop.over = append(c.loop.over, c)
+	}
+}
+
+// tellFlow tells c's protocol of the watermark that was crossed, if one was.
+func (c *Conn) tellFlow() {
+	if c.state != open || !c.crossed() {
+		return
+	}
+	c.over = !c.over
+	h, ok := c.proto.(couplet.WriteFlow)
+	switch {
+	case !ok:
+	case c.over:
+		c.callFlow(h.WritePaused, "WritePaused")
+	default:
+		c.callFlow(h.WriteResumed, "WriteResumed")
 	}
 }
 
@@ -413,11 +438,8 @@ func (c *Conn) sent(n int, errno syscall.Errno) {
 	if c.head != nil {
 		c.flush()
 	}
-	if c.over && c.queued <= int(c.low) && c.state == open {
-		c.over = false
-		if h, ok := c.proto.(couplet.WriteFlow); ok {
-			c.callFlow(h.WriteResumed, "WriteResumed")
-		}
+	if c.over {
+		c.tellFlow()
 	}
 	if c.head == nil && (c.state == flushing || c.halfClosed) {
 		c.markDirty()
@@ -449,7 +471,7 @@ func (c *Conn) consume(n int) {
 		if c.head = s.next; c.head == nil {
 			c.tail = nil
 		}
-		c.loop.segments.put(s)
+		c.loop.release(c.loop.segments.put(s))
 	}
 }
 
@@ -457,7 +479,7 @@ func (c *Conn) consume(n int) {
 func (c *Conn) dropQueue() {
 	for s := c.head; s != nil; {
 		next := s.next
-		c.loop.segments.put(s)
+		c.loop.release(c.loop.segments.put(s))
 		s = next
 	}
 	c.head, c.tail = nil, nil

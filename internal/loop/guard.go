@@ -142,6 +142,18 @@ func (l *Loop) build(c *Conn) (p couplet.Protocol, ok bool) {
 	return p, p != nil
 }
 
+// release gives up a reference to b, if that is not nil: whoever made b hears of the
+// last one.
+func (l *Loop) release(b *couplet.Buffer) {
+	if b == nil {
+		return
+	}
+	l.calling = true
+	defer l.caught(nil, "onRelease")
+	b.Release()
+	l.done()
+}
+
 // run calls a function that belongs to the loop and not to a connection.
 func (l *Loop) run(where string, f func()) {
 	l.begin(Operation, where, -1)

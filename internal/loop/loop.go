@@ -60,7 +60,7 @@ type Loop struct {
 
 	dirty []*Conn // written to in this turn
 	ready []*Conn // set back until the next turn
-	over  []*Conn // perhaps above their high watermark
+	over  []*Conn // perhaps beyond a watermark
 	spare []*Conn // what ready and over were, to be used again
 
 	listeners map[*Listener]struct{}
@@ -278,7 +278,8 @@ func (l *Loop) timeout() time.Duration {
 	return max(at-l.now, 0)
 }
 
-// pauseWriters tells those whom the last flush left above their high watermark.
+// pauseWriters tells those whom the last flush left above their high watermark, and
+// those whose marks were moved.
 func (l *Loop) pauseWriters() {
 	if len(l.over) == 0 {
 		return
@@ -288,12 +289,7 @@ func (l *Loop) pauseWriters() {
 	for i, c := range over {
 		over[i] = nil
 		c.overQueued = false
-		if c.state == open && !c.over && c.queued > int(c.high) {
-			c.over = true
-			if h, ok := c.proto.(couplet.WriteFlow); ok {
-				c.callFlow(h.WritePaused, "WritePaused")
-			}
-		}
+		c.tellFlow()
 	}
 	l.spare = over[:0]
 }
@@ -432,7 +428,7 @@ func (l *Loop) forget(c *Conn) {
 	l.open--
 	l.segments.conns = l.open
 	l.load.Add(-1)
-	if l.stopping {
+	if l.stopping && c.made {
 		l.engine.drained(c.cut)
 	}
 	c.origin.leave(l)
@@ -547,14 +543,18 @@ func (t *timer) disown() {
 func (t *timer) Stop() bool {
 	t.loop.check()
 	t.disown()
-	return t.loop.timers.Remove(&t.Timer)
+	return t.loop.timers.Remove(&t.Timer) && !t.over()
 }
+
+// over reports whether t belongs to a connection that is not open any more: then
+// it calls nobody.
+func (t *timer) over() bool { return t.conn != nil && t.conn.state != open }
 
 // Reset implements couplet.Timer.
 func (t *timer) Reset(d time.Duration) bool {
 	t.loop.check()
 	pending := t.Pending()
-	if t.conn != nil && t.conn.state == lost {
+	if t.over() {
 		return false
 	}
 	t.own()

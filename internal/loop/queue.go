@@ -74,21 +74,21 @@ func (p *segments) lent(b *couplet.Buffer) *Segment {
 	return s
 }
 
-// put takes a segment back that the kernel is done with.
-func (p *segments) put(s *Segment) {
+// put takes a segment back that the kernel is done with, and gives the Buffer that
+// is to be released for it.
+func (p *segments) put(s *Segment) (shared *couplet.Buffer) {
 	s.next, s.bytes = nil, nil
 	if s.class == sharedClass {
-		b := s.shared
-		s.shared = nil
+		shared, s.shared = s.shared, nil
 		if len(p.shared) < max(kept[0], p.conns) {
 			p.shared = append(p.shared, s)
 		}
-		b.Release()
-		return
+		return shared
 	}
 	if n := len(p.free[s.class]); n < kept[s.class] || s.class == 0 && n < p.conns {
 		p.free[s.class] = append(p.free[s.class], s)
 	}
+	return nil
 }
 
 // room is the part of s's block behind its bytes.

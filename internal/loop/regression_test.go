@@ -300,6 +300,61 @@ func TestAConnectionOfAFailedLoopAskedItsDriver(t *testing.T) {
 	}
 }
 
+// After 16 million connections of one slot its generations began again, and a
+// Handle of the first one reached another.
+func TestAHandleReachedAStrangerAfterAllGenerations(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &notes{} }))
+	accept := func() *Conn {
+		fd := b.fd()
+		b.turn(func() { b.loop.Accepted(ln, fd, 0) })
+		return b.conn(fd)
+	}
+	end := func(c *Conn) {
+		c.Abort()
+		b.turn(b.closed(c))
+	}
+	first := accept()
+	slot, h := first.Slot(), first.Handle()
+	end(first)
+	b.loop.slab.at(slot).generation.Store(GenerationMask)
+	last := accept()
+	if last.Slot() != slot || last.Generation() != GenerationMask {
+		t.Fatalf("the last connection of slot %d is in slot %d, of generation %d", slot, last.Slot(), last.Generation())
+	}
+	lastHandle := last.Handle()
+	end(last)
+	stranger := accept()
+	for _, h := range []couplet.Handle{h, lastHandle} {
+		if err := h.Abort(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Abort of a stale Handle: %v", err)
+		}
+	}
+	b.turn()
+	if stranger.state != open {
+		t.Error("it reached a stranger")
+	}
+}
+
+// A connection that Build had refused, and that was still being closed, was counted
+// among those that drained.
+func TestARefusedConnectionCountedAsDrained(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	b.unacked = true
+	ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return nil }))
+	fd := b.fd()
+	b.turn(func() { b.loop.Accepted(ln, fd, 0) })
+	c := b.conn(fd)
+	b.engine.Stop()
+	b.turn()
+	b.turn(b.ended(c, 0))
+	b.want("close graceful")
+	b.turn(b.closed(c))
+	if b.engine.clean != 0 || b.engine.cut != 0 {
+		t.Errorf("%d drained, %d were cut", b.engine.clean, b.engine.cut)
+	}
+}
+
 // The descriptor was closed before it was asked for LocalAddr, which stays valid
 // after ConnectionLost.
 func TestNoLocalAddrAfterAFailure(t *testing.T) {

@@ -84,12 +84,15 @@ func (s *slab) put(c *Conn) bool {
 	return true
 }
 
-// remove frees c's slot for another connection of the next generation.
+// remove frees c's slot for another connection of the next generation. After the
+// last one the slot is not used again, for the sake of Handles that are still kept.
 func (s *slab) remove(c *Conn) {
 	e := s.at(c.slot)
 	e.conn = nil
-	e.generation.Store((c.generation + 1) & GenerationMask)
-	s.free = append(s.free, c.slot)
+	e.generation.Store(c.generation + 1)
+	if c.generation < GenerationMask {
+		s.free = append(s.free, c.slot)
+	}
 }
 
 // each calls f for every connection.

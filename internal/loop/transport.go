@@ -139,7 +139,9 @@ func (c *Conn) SetWatermarks(low, high int) {
 	high = max(high, 0)
 	r := c.set()
 	r.high, r.low = watermark(high), watermark(min(max(low, 0), high))
-	c.markOver()
+	if c.crossed() {
+		c.markOver()
+	}
 }
 
 // watermark is n, or what there is place for.
@@ -206,7 +208,7 @@ func (c *Conn) SetContext(v any) { c.set().context = v }
 
 // SyscallConn implements couplet.Transport.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
-	if c.state == lost {
+	if c.state >= closing {
 		return nil, net.ErrClosed
 	}
 	return rawConn{c}, nil
@@ -217,7 +219,7 @@ type rawConn struct{ c *Conn }
 
 // Control implements syscall.RawConn.
 func (r rawConn) Control(f func(fd uintptr)) error {
-	if r.c.state == lost {
+	if r.c.state >= closing { // the driver may have closed it
 		return net.ErrClosed
 	}
 	f(uintptr(r.c.fd))
