@@ -126,7 +126,7 @@ func (d *driver) completed(e *ring.CQE) {
 		}
 	case watchOp:
 		if s := d.known(k); s != nil {
-			d.watched(s)
+			d.watched(s, e)
 		}
 	case connectOp:
 		if s := d.known(k); s != nil {
