@@ -24,8 +24,8 @@ type Protocol interface {
 // has closed its half. A protocol without it is closed (flush, then close).
 type ReadClosedHandler interface {
 	// ReadClosed says that no more data will come, once. The connection can
-	// still be written to. It ends with Close, with Abort, or by itself when
-	// CloseWrite has taken effect.
+	// still be written to. It ends with Close, with Abort, with an error, or by
+	// itself when CloseWrite has taken effect.
 	ReadClosed(t Transport)
 }
 

@@ -120,10 +120,6 @@ func (l *loop) Go(work func(context.Context) error, done func(error)) bool {
 		err := errors.New("couplet: the work of Loop.Go ended its goroutine by runtime.Goexit")
 		defer func() {
 			if v := recover(); v != nil {
-				if e.cfg.OnPanic == couplet.PanicCrashes {
-					panic(v)
-				}
-				e.count.panics.Add(1)
 				err = &couplet.PanicError{Value: v, Stack: debug.Stack()}
 			}
 			if !l.Post(func() { defer e.worked(); done(err) }) {

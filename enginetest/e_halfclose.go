@@ -13,6 +13,7 @@ var halfCloseCases = []Case{
 	{ID: 48, Name: "half-closes on both sides end both", Run: doubleHalfClose},
 	{ID: 49, Name: "a panic in readClosed or writeClosed is the reason", Run: panicInHalfClose},
 	{ID: 50, Name: "CloseWrite to a peer that is gone is silent", Run: closeWriteGone},
+	{ID: 117, Name: "a reset after the peer's FIN is told", Needs: NeedsTCP, Run: resetAfterFIN},
 	{ID: 51, Name: "with both halves closed the connection closes", Run: closesByItself},
 }
 
@@ -198,4 +199,40 @@ func closesByItself(e *Env) {
 	p.CloseWrite()
 	s.lostWith("eof")
 	s.wantText("bye")
+}
+
+// resetAfterFIN has peers break a connection of which they have closed their half,
+// while our side has nothing to send that would find out.
+func resetAfterFIN(e *Env) {
+	pauses := func(t couplet.Transport) { t.PauseReading() }
+	for name, set := range map[string]func(s *conn){
+		"reading":                 func(s *conn) {},
+		"paused from the start":   func(s *conn) { s.onMade = pauses },
+		"paused in ReadClosed":    func(s *conn) { s.onReadClosed = pauses },
+		"with our half closed":    func(s *conn) { s.onMade = func(t couplet.Transport) { t.CloseWrite(); t.PauseReading() } },
+		"having written just now": func(s *conn) { s.onReadClosed = func(t couplet.Transport) { t.Write([]byte("answer")) } },
+	} {
+		s := e.conn(name)
+		s.half = true
+		set(s)
+		p := e.peer(s, 0)
+		e.send(p, []byte("request"))
+		p.CloseWrite()
+		if s.onMade == nil {
+			s.waitFor("readClosed", 1)
+		}
+		e.settle(s.loop)
+		p.Reset()
+		e.settle(s.loop)
+		if s.onMade != nil || s.onReadClosed != nil {
+			s.do(func(t couplet.Transport) { t.ResumeReading() })
+		}
+		if name == "with our half closed" {
+			s.lostWith("reset", "eof") // both halves were closed by then
+		} else {
+			s.lostWith("reset")
+			s.wantOrder("build made data readClosed lost")
+		}
+		s.wantText("request")
+	}
 }

@@ -437,6 +437,16 @@ func goWork(e *Env) {
 	for range 20 {
 		recv(e, results, "end of work")
 	}
+	// A panic in work is no panic in a callback.
+	crashing := e.newEngine(couplet.Config{OnPanic: couplet.PanicCrashes})
+	crashing.Loops()[0].Go(func(context.Context) error { panic(errPanic) }, func(err error) { results <- result{err, true} })
+	if r := recv(e, results, "end of work that panics"); !errors.Is(r.err, errPanic) {
+		e.Errorf("where panics crash, work that panics ended with %v", r.err)
+	}
+	e.turns(crashing.Loops()[0], 2)
+	if n := crashing.Stats().Panics; n != 0 {
+		e.Errorf("%d panics in callbacks", n)
+	}
 	// The engine's end cancels the context and waits for the work.
 	eng := e.newEngine(couplet.Config{})
 	started := make(chan struct{})

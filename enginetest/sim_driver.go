@@ -186,6 +186,18 @@ func (d *simDriver) StopReceive(c *loop.Conn) {
 	d.net.touch(k.s)
 }
 
+// Watch implements loop.Driver.
+func (d *simDriver) Watch(c *loop.Conn) {
+	d.enter("Watch")
+	defer d.leave()
+	k := d.known(c, "Watch")
+	if !k.told || k.watched {
+		d.net.fail("Watch before ReceiveEnded, or again")
+	}
+	k.watched, k.watching = true, true
+	d.net.touch(k.s)
+}
+
 // Send implements loop.Driver.
 func (d *simDriver) Send(c *loop.Conn) {
 	d.enter("Send")

@@ -66,6 +66,7 @@ type simPeer struct {
 	closing  bool
 	wasCut   bool
 	endTold  bool
+	finTold  bool // without an error
 	endErrno syscall.Errno
 	sendErr  syscall.Errno
 	lastMove time.Duration // of what it sends

@@ -24,6 +24,8 @@ type simConn struct {
 	cancelling bool // ... and is to be taken back
 	told       bool // the end of receiving was reported
 	ended      bool // ... or is about to be
+	watched    bool // Watch was called ...
+	watching   bool // ... and has met no error yet
 
 	send    *simSend // in flight until it was reported
 	fin     bool
@@ -169,6 +171,9 @@ func (k *simConn) steps(can []simStep) []simStep {
 			can = append(can, stepCancelReceive)
 		}
 	}
+	if k.watching && k.s.err != 0 && !k.closing {
+		can = append(can, stepBreak)
+	}
 	if o := k.send; o != nil && !o.completed {
 		if k.s.writable() {
 			can = append(can, stepSend)
@@ -207,6 +212,11 @@ func stepReceive(s *simSocket) {
 	}
 	k.armed, k.ended = false, true
 	k.d.complete(&simDone{kind: simEnded, conn: k, errno: errno})
+}
+
+func stepBreak(s *simSocket) {
+	s.conn.watching = false
+	s.conn.d.complete(&simDone{kind: simBroken, conn: s.conn, errno: s.takeError()})
 }
 
 func stepCancelReceive(s *simSocket) {

@@ -220,7 +220,7 @@ func (p *simPeer) checkDelivery(fact SimEnd) {
 	if o.read > p.taken {
 		w.fail("%s: has read %d bytes of %d", o.name, o.read, p.taken)
 	}
-	if o.rclosed && !(o.endTold && o.endErrno == 0) {
+	if o.rclosed && !o.finTold {
 		w.fail("%s: ReadClosed without an end", o.name)
 	}
 	if w.network == "unix" && fact.Unclean {

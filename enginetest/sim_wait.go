@@ -32,6 +32,7 @@ const (
 	simReceived
 	simEnded
 	simCancelled // a receive that was stopped
+	simBroken    // what a watch has met
 	simSent
 	simClosed
 )
@@ -190,6 +191,11 @@ func (d *simDriver) reportOne(e *simDone) {
 			return
 		}
 		d.lend(k, e.data)
+		return
+	case simBroken:
+		if !k.closing {
+			call(func() { l.ReceiveEnded(k.c, e.errno) })
+		}
 		return
 	}
 	// The last completion of an operation.

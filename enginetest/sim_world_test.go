@@ -251,10 +251,10 @@ func (w *world) trace(e loop.Event) {
 	case loop.TraceReceived:
 		p.lastRead = p.turn()
 	case loop.TraceEnded:
-		if p.endTold {
+		if p.endTold && (p.endErrno != 0 || e.Errno == 0) { // an error may follow the FIN
 			w.fail("%s: the end of receiving twice", p.name)
 		}
-		p.endTold, p.endErrno = true, e.Errno
+		p.endTold, p.endErrno, p.finTold = true, e.Errno, p.finTold || e.Errno == 0
 	case loop.TraceSent:
 		if p.t.Buffered()-e.Bytes <= p.high {
 			p.touched = 0

@@ -110,6 +110,7 @@ type conn struct {
 	inFlight   operations // whose last completion has not come
 	receiving  bool       // the loop wants to receive
 	cancelling bool       // the receive in flight is being cancelled
+	ended      bool       // the peer's FIN came; the watch is for errors
 	copies     bool       // sending without a copy was refused
 	size       int32      // of the send in flight
 	closing    bool

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"couplet/internal/loop"
+	"couplet/internal/sock"
 	"couplet/proactor/ring"
 )
 
@@ -40,8 +41,7 @@ func (d *driver) armReceive(s *conn) {
 		}
 		d.queued(receiveOp, -1)
 		if !s.inFlight.has(watchOp) {
-			d.start(s, watchOp).PollAdd(s.c.FD(), theEnd)
-			d.queued(watchOp, -1)
+			d.armWatch(s, theEnd)
 		}
 	}
 }
@@ -53,13 +53,41 @@ func (d *driver) armReceive(s *conn) {
 // the socket empty, and waits for a wake-up that has been. Others lose it where
 // data and end come at once. The watch sees what is, and is woken by nothing
 // else; it costs one entry and one completion per connection.
-const theEnd = unix.POLLRDHUP | unix.POLLHUP | unix.POLLERR
+const theEnd = unix.POLLRDHUP | broken
+
+// broken is what a watch waits for after the peer's FIN.
+const broken = unix.POLLHUP | unix.POLLERR
 
 // watched is the completion of a watch.
-func (d *driver) watched(s *conn) {
-	if !d.landed(s, watchOp) {
+func (d *driver) watched(s *conn, e *ring.CQE) {
+	switch {
+	case d.landed(s, watchOp):
+	case !s.ended:
 		d.ending = append(d.ending, s.key(receiveOp))
+	case e.Res >= 0 && e.Res&broken == 0: // it was for the FIN
+		d.armWatch(s, broken)
+	default:
+		d.loop.Count().Crossings++
+		errno := sock.SocketError(s.c.FD())
+		d.loop.Tell(loop.Call, "getsockopt", 0, errno)
+		if errno != 0 { // else a send has told it
+			d.loop.ReceiveEnded(s.c, errno)
+		}
 	}
+}
+
+// Watch implements loop.Driver.
+func (d *driver) Watch(c *loop.Conn) {
+	s := d.of(c)
+	s.ended = true
+	if !s.inFlight.has(watchOp) {
+		d.armWatch(s, broken)
+	}
+}
+
+func (d *driver) armWatch(s *conn, what uint32) {
+	d.start(s, watchOp).PollAdd(s.c.FD(), what)
+	d.queued(watchOp, -1)
 }
 
 // unlose has receives that still wait, though the end is there, look again: once

@@ -128,7 +128,7 @@ func (d *driver) completed(e *ring.CQE) {
 		d.lent(k, e)
 	case watchOp:
 		if s := d.known(k); s != nil {
-			d.watched(s)
+			d.watched(s, e)
 		}
 	case connectOp:
 		if s := d.known(k); s != nil {

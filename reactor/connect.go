@@ -29,8 +29,5 @@ func (d *driver) Connect(c *loop.Conn) {
 func (d *driver) finishConnect(s *conn) {
 	s.connecting = false
 	d.mark(s)
-	d.loop.Count().Crossings++
-	err := sock.SocketError(s.c.FD())
-	d.loop.Tell(loop.Call, "getsockopt", 0, err)
-	d.loop.Connected(s.c, err)
+	d.loop.Connected(s.c, d.socketError(s))
 }

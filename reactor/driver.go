@@ -62,6 +62,7 @@ type conn struct {
 	changed    bool     // in driver.changed
 	receiving  bool
 	hung       bool // the poller told of an error or hang-up that nobody wanted yet
+	guarded    bool // after the peer's FIN: an error is to be reported
 	connecting bool
 	sending    bool // a send waits until it may
 	full       bool // the socket took less than it was given: wait before the next try

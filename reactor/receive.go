@@ -9,6 +9,7 @@ import (
 
 	"couplet"
 	"couplet/internal/loop"
+	"couplet/internal/sock"
 )
 
 // memorySize is the receive buffer's size: one for all connections of the loop,
@@ -30,6 +31,35 @@ func (d *driver) StopReceive(c *loop.Conn) {
 	s := d.of(c)
 	s.receiving = false
 	d.mark(s)
+}
+
+// Watch implements loop.Driver: the poller tells of errors always.
+func (d *driver) Watch(c *loop.Conn) {
+	s := d.of(c)
+	s.guarded = true
+	d.mark(s)
+	if d.edge { // it may have told already
+		if errno := d.socketError(s); errno != 0 {
+			d.reports = append(d.reports, report{kind: ended, key: s.key(), errno: errno})
+		}
+	}
+}
+
+// broken looks what it was that the poller told of a connection that is guarded.
+func (d *driver) broken(s *conn) {
+	s.guarded = false
+	s.hung = true // it is told once
+	d.mark(s)
+	if errno := d.socketError(s); errno != 0 { // else a send has told it
+		d.loop.ReceiveEnded(s.c, errno)
+	}
+}
+
+func (d *driver) socketError(s *conn) errno {
+	d.loop.Count().Crossings++
+	err := sock.SocketError(s.c.FD())
+	d.loop.Tell(loop.Call, "getsockopt", 0, err)
+	return err
 }
 
 // receive reads what is there, a turn's share at most: the rest stays in the

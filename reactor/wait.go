@@ -111,6 +111,8 @@ func (d *driver) ready(e *event) {
 		if !s.again { // goOn gives it its share
 			d.receive(s)
 		}
+	} else if broken && s.guarded && !s.sending {
+		d.broken(s)
 	} else if broken && !s.sending && !d.edge {
 		s.hung = true // nobody wants to know yet, and it would be told without end
 		d.mark(s)
@@ -140,7 +142,7 @@ func (d *driver) update() {
 		if s.sending || s.connecting {
 			want |= writable
 		}
-		if want != 0 {
+		if want != 0 || s.guarded {
 			s.hung = false
 		}
 		if d.edge {
@@ -153,7 +155,7 @@ func (d *driver) update() {
 		case s.hung && s.watching:
 			s.watching = false
 			d.set(remove, s, 0)
-		case !s.watching && want != 0:
+		case !s.watching && (want != 0 || s.guarded):
 			s.watching = true
 			d.set(add, s, want)
 		case s.watching && s.interest != want:

@@ -253,7 +253,8 @@ func (c *Conn) drain() {
 	c.setReceive()
 }
 
-// receiveEnded takes the driver's report that no more will come.
+// receiveEnded takes the driver's report that no more will come, or after the
+// peer's FIN that the connection is broken.
 func (c *Conn) receiveEnded(errno syscall.Errno) {
 	c.receiving = false
 	if errno == 0 && c.head != nil && c.loop.sockets.Torn(c.FD(), c.origin.unix) {
@@ -286,6 +287,9 @@ func (c *Conn) readEnded() {
 		}
 		c.callReadClosed(h)
 		c.bothClosed()
+		if c.state == open {
+			c.loop.driver.Watch(c)
+		}
 	}
 }
 
@@ -504,6 +508,10 @@ func (c *Conn) sendFailed(errno syscall.Errno) {
 // flushed goes on when nothing is queued or in flight any more.
 func (c *Conn) flushed() {
 	if c.state != flushing && !c.halfClosed || c.sendErr != nil {
+		return
+	}
+	if c.endErrno != 0 { // the connection is broken: there is nobody to send a FIN to
+		c.fail(c.opError("read", syscall.Errno(c.endErrno)))
 		return
 	}
 	first := !c.finSent

@@ -36,6 +36,11 @@ type Driver interface {
 	// be reported; there is no answer, and Receive may follow at once.
 	StopReceive(c *Conn)
 
+	// Watch goes on, after the ReceiveEnded for the peer's FIN, to look out for an
+	// error of the connection: one more ReceiveEnded, with it. It is called at most
+	// once for a Conn.
+	Watch(c *Conn)
+
 	// Send sends the head of c's outbound queue, at most MaxSend bytes: one
 	// Sent, with what the kernel took. There is at most one send in flight.
 	Send(c *Conn)

@@ -36,6 +36,7 @@ type order struct {
 	wanted     bool // Receive was called
 	late       int  // reports that a stopped receive may still make
 	told       bool // ReceiveEnded was reported
+	watching   bool // Watch was called, and not answered
 	sending    int  // bytes of the send in flight
 	fin        bool // CloseWrite was called, or the close brought it
 	closing    bool // Close was called
@@ -92,6 +93,11 @@ func (o *order) called(call string) {
 		if o.sending == 0 {
 			o.fail("Send of nothing")
 		}
+	case what == "watch":
+		if !o.told || o.watching {
+			o.fail("Watch again, or before the end")
+		}
+		o.watching = true
 	case call == "close write":
 		if o.sending > 0 || o.c.head != nil || o.fin {
 			o.fail("CloseWrite with something queued or in flight, or again")
@@ -235,6 +241,11 @@ var events = []event{
 		func(o *order) { o.peerFin = true; o.end(0) }},
 	{"reset", func(o *order) bool { return o.receiving() && !o.heard && !o.peerFin },
 		func(o *order) { o.peerReset, o.heard = true, true; o.end(syscall.ECONNRESET) }},
+	{"broken", func(o *order) bool { return o.watching && !o.closing && !o.heard },
+		func(o *order) {
+			o.watching, o.peerReset, o.heard = false, true, true
+			o.b.loop.ReceiveEnded(o.c, syscall.EPIPE)
+		}},
 	{"false end", func(o *order) bool { return o.receiving() && o.heard },
 		func(o *order) { o.end(0) }},
 	{"sent", func(o *order) bool { return o.sending > 0 && !o.closing && !o.peerReset },
