@@ -263,27 +263,34 @@ var lostAfter = 10 * time.Second
 
 // settle waits until every message is back, so that at both edges of
 // what is counted nothing is in flight: CPU time and messages are then of the
-// same work. Where no byte moves any more, what is not back is lost. That is
-// decided by how often the generator has looked, not by the clock: who was held
-// up himself for so long has lost nothing.
+// same work.
 func (g *generator) settle() error {
 	if !g.w.echoes() {
 		return nil
 	}
-	const look = 5 * time.Millisecond
 	g.draining = true
-	for before, idle := g.moved, time.Duration(0); g.inFlight > 0 && idle < lostAfter; idle += look {
+	if err := g.runWhile(5*time.Millisecond, func() bool { return g.inFlight > 0 && g.open > 0 }); err != nil {
+		return err
+	}
+	g.draining = false
+	if g.inFlight > 0 {
+		g.Errors["messages lost"] += int64(g.inFlight)
+		g.inFlight = 0
+	}
+	return nil
+}
+
+// runWhile generates load while there is something to wait for, until no byte moves any
+// more. That is decided by how often the generator has looked, not by the clock:
+// who was held up himself for so long has lost nothing.
+func (g *generator) runWhile(look time.Duration, waiting func() bool) error {
+	for before, idle := g.moved, time.Duration(0); waiting() && idle < lostAfter; idle += look {
 		if err := g.run(look); err != nil {
 			return err
 		}
 		if g.moved > before {
 			before, idle = g.moved, 0
 		}
-	}
-	g.draining = false
-	if g.inFlight > 0 {
-		g.Errors["messages lost"] += int64(g.inFlight)
-		g.inFlight = 0
 	}
 	return nil
 }
@@ -305,6 +312,9 @@ func (g *generator) runUntilAll(ready func(*client) bool) error {
 	return fmt.Errorf("connection %d of %d was not served within 20 s", i+1, len(g.conns))
 }
 
+// streamLimit is how long a stream may take.
+var streamLimit = 5 * time.Minute
+
 func (g *generator) measureStream() error {
 	share := g.w.Total / int64(len(g.conns))
 	g.got = func(i int, c *client, n int) { c.received += int64(n) }
@@ -317,10 +327,12 @@ func (g *generator) measureStream() error {
 			return err
 		}
 	}
-	for limit := began + time.Minute; g.open > 0 && g.now() < limit; {
-		if err := g.run(time.Millisecond); err != nil {
-			return err
-		}
+	over := func() bool { return g.now()-began > streamLimit }
+	if err := g.runWhile(time.Millisecond, func() bool { return g.open > 0 && !over() }); err != nil {
+		return err
+	}
+	if g.open > 0 && over() {
+		return fmt.Errorf("%s was not over within %v", g.w, streamLimit)
 	}
 	g.Wall = g.now() - began
 	for i := range g.conns {
@@ -381,11 +393,7 @@ func (g *generator) connect(i int) error {
 		return g.ctx.Err()
 	}
 	again := g.conns[i].talk != nil // in the midst of it all, where nothing may wait
-	kind := unix.SOCK_STREAM | unix.SOCK_CLOEXEC
-	if again {
-		kind |= unix.SOCK_NONBLOCK
-	}
-	fd, err := unix.Socket(g.family, kind, 0)
+	fd, err := unix.Socket(g.family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("socket: %w; raise the limit of open files (ulimit -n)", err)
 	}
@@ -399,18 +407,15 @@ func (g *generator) connect(i int) error {
 			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
 			err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, source}})
 		}
-	} else if !again {
-		limitConnect(fd)
 	}
 	if err == nil {
-		err = unix.Connect(fd, g.to)
-		if again && err == unix.EINPROGRESS {
+		switch err = unix.Connect(fd, g.to); {
+		case err == unix.EINPROGRESS && again:
 			err = nil // until it is there the socket takes no bytes
+		case err == unix.EINPROGRESS:
+			err = g.connected(fd)
 		}
-		err = explainConnect(err, g.server)
-	}
-	if err == nil {
-		err = unix.SetNonblock(fd, true)
+		err = explainConnect(err, g.server, g.moved == 0 && g.open == 0)
 	}
 	if err == nil {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
@@ -442,6 +447,28 @@ func (g *generator) connect(i int) error {
 	g.conns[i] = c
 	g.open++
 	return nil
+}
+
+// connected waits until fd is. Over a network a firewall might answer with silence;
+// then its error is EINPROGRESS, after connectLimit.
+func (g *generator) connected(fd int) error {
+	const look = 5 // ms, for ctx
+	for end := time.Now().Add(connectLimit); !g.over.Load(); {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, look)
+		switch {
+		case n > 0:
+			errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+			if err == nil && errno != 0 {
+				err = unix.Errno(errno)
+			}
+			return err
+		case err != nil && err != unix.EINTR: // which the runtime's signals cause
+			return err
+		case time.Now().After(end) && !manySources(g.server):
+			return unix.EINPROGRESS
+		}
+	}
+	return g.ctx.Err()
 }
 
 // close ends connection i, by a reset where there is no more to learn from it:
