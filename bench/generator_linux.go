@@ -142,10 +142,8 @@ func (g *generator) measure(warm, d time.Duration) error {
 	default:
 		g.got = g.gotEcho
 	}
-	for i := range g.conns {
-		if err := g.connect(i); err != nil {
-			return err
-		}
+	if err := g.connectAll(0, len(g.conns)); err != nil {
+		return err
 	}
 	switch g.w.Kind {
 	case Poems:
@@ -322,10 +320,8 @@ func (g *generator) measureStream() error {
 		return err
 	}
 	began := g.now()
-	for i := range g.conns {
-		if err := g.connect(i); err != nil {
-			return err
-		}
+	if err := g.connectAll(0, len(g.conns)); err != nil {
+		return err
 	}
 	over := func() bool { return g.now()-began > streamLimit }
 	if err := g.runWhile(time.Millisecond, func() bool { return g.open > 0 && !over() }); err != nil {
@@ -351,13 +347,13 @@ func (g *generator) measureIdle() error {
 	g.got = func(_ int, c *client, n int) { c.received += int64(n) }
 	// A few at a time: the memory that a burst needs is not that of idleness.
 	greet := func(n int) error {
-		for i := range n {
-			if err := g.connect(i); err != nil {
+		for from := 0; from < n; from += few {
+			to := min(from+few, n)
+			if err := g.connectAll(from, to); err != nil {
 				return err
 			}
-			g.allow(i, 1, g.now())
-			if (i+1)%16 != 0 && i+1 < n {
-				continue
+			for i := from; i < to; i++ {
+				g.allow(i, 1, g.now())
 			}
 			err := g.runUntilAll(func(c *client) bool { return c.received == c.due })
 			if err != nil {
@@ -366,7 +362,7 @@ func (g *generator) measureIdle() error {
 		}
 		return nil
 	}
-	some := min(16, len(g.conns))
+	some := min(few, len(g.conns))
 	if err := greet(some); err != nil {
 		return err
 	}
@@ -388,18 +384,39 @@ func (g *generator) measureIdle() error {
 // ports of one would not do for more.
 const perSource = 20_000
 
+// few is how many connections are made at a time.
+const few = 16
+
+// connectAll makes the connections from one to another, the latter excluded, and waits
+// until they are there.
+func (g *generator) connectAll(from, to int) error {
+	for i := from; i < to+few; i++ {
+		if i < to {
+			if err := g.connect(i); err != nil {
+				return err
+			}
+		}
+		if k := i - few; k >= from && k < to {
+			if err := g.connected(k); err != nil {
+				return fmt.Errorf("connect: %w", explainConnect(err, g.server, k == 0))
+			}
+		}
+	}
+	return nil
+}
+
+// connect begins connection i. Until it is there the socket takes no bytes.
 func (g *generator) connect(i int) error {
 	if g.over.Load() {
 		return g.ctx.Err()
 	}
-	again := g.conns[i].talk != nil // in the midst of it all, where nothing may wait
 	fd, err := unix.Socket(g.family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("socket: %w; raise the limit of open files (ulimit -n)", err)
 	}
 	if manySources(g.server) {
 		source := byte(1 + i/perSource)
-		if g.w.Kind == Churn || again {
+		if g.w.Kind == Churn || g.conns[i].talk != nil {
 			g.sources++
 			source = byte(2 + g.sources%200)
 		}
@@ -409,13 +426,10 @@ func (g *generator) connect(i int) error {
 		}
 	}
 	if err == nil {
-		switch err = unix.Connect(fd, g.to); {
-		case err == unix.EINPROGRESS && again:
-			err = nil // until it is there the socket takes no bytes
-		case err == unix.EINPROGRESS:
-			err = g.connected(fd)
+		if err = unix.Connect(fd, g.to); err == unix.EINPROGRESS {
+			err = nil
 		}
-		err = explainConnect(err, g.server, g.moved == 0 && g.open == 0)
+		err = explainConnect(err, g.server, i == 0)
 	}
 	if err == nil {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
@@ -449,10 +463,11 @@ func (g *generator) connect(i int) error {
 	return nil
 }
 
-// connected waits until fd is. Over a network a firewall might answer with silence;
+// connected waits until connection i is. Over a network a firewall might answer with silence;
 // then its error is EINPROGRESS, after connectLimit.
-func (g *generator) connected(fd int) error {
+func (g *generator) connected(i int) error {
 	const look = 5 // ms, for ctx
+	fd := g.conns[i].fd
 	for end := time.Now().Add(connectLimit); !g.over.Load(); {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, look)
 		switch {

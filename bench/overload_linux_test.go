@@ -333,17 +333,14 @@ func TestTheEndOfItsContextEndsASample(t *testing.T) {
 	}
 }
 
-// A signal of Go's runtime was the end of a connect that took a while, as they do over a
-// network.
-func TestAConnectOutlivesSignals(t *testing.T) {
-	defer func(d time.Duration) { connectLimit = d }(connectLimit)
-	connectLimit = 300 * time.Millisecond
+// unanswered is an address at which connections are neither made nor refused.
+func unanswered(t *testing.T) netip.AddrPort {
+	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Skip(err)
 	}
-	defer unix.Close(fd)
-	// One is accepted for nobody; the next connects are not answered.
+	t.Cleanup(func() { unix.Close(fd) })
 	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet6{Addr: netip.IPv6Loopback().As16()}), unix.Listen(fd, 0)); err != nil {
 		t.Skip(err)
 	}
@@ -352,11 +349,48 @@ func TestAConnectOutlivesSignals(t *testing.T) {
 		t.Fatal(err)
 	}
 	server := netip.AddrPortFrom(netip.IPv6Loopback(), uint16(at.(*unix.SockaddrInet6).Port))
-	first, err := net.Dial("tcp", server.String())
+	first, err := net.Dial("tcp", server.String()) // which nobody accepts
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer first.Close()
+	t.Cleanup(func() { first.Close() })
+	return server
+}
+
+// Over a network, connections that end and begin anew waited for one another.
+func TestAConnectionWaitsForNoOther(t *testing.T) {
+	defer func(d time.Duration) { connectLimit = d }(connectLimit)
+	connectLimit = 50 * time.Millisecond
+	server := unanswered(t)
+	family, to, err := sockaddr(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ep)
+	g := &generator{w: Workload{Kind: Churn, Connections: 1, Size: 64, Depth: 1}, server: server, family: family, to: to, ep: ep, conns: make([]client, 1), start: time.Now()}
+	if err := g.connect(0); err != nil {
+		t.Fatal(err)
+	}
+	defer g.close(0, true)
+	g.allow(0, 1, g.now())
+	if c := &g.conns[0]; c.sent != 0 || !c.writing {
+		t.Errorf("%d bytes are sent to nobody, and the rest waits: %v", c.sent, c.writing)
+	}
+	if err := g.connected(0); err != unix.EINPROGRESS {
+		t.Errorf("it is connected: %v", err)
+	}
+}
+
+// A signal of Go's runtime was the end of a connect that took a while, as they do over a
+// network.
+func TestAConnectOutlivesSignals(t *testing.T) {
+	defer func(d time.Duration) { connectLimit = d }(connectLimit)
+	connectLimit = 300 * time.Millisecond
+	server := unanswered(t)
 	over, done := make(chan bool), make(chan bool)
 	go func() {
 		defer close(done)
@@ -373,7 +407,7 @@ func TestAConnectOutlivesSignals(t *testing.T) {
 			}
 		}
 	}()
-	_, err = measure(t.Context(), Workload{Kind: Echo, Connections: 1, Size: 64, Depth: 1}, server, 0, time.Millisecond, nil)
+	_, err := measure(t.Context(), Workload{Kind: Echo, Connections: 1, Size: 64, Depth: 1}, server, 0, time.Millisecond, nil)
 	close(over)
 	<-done
 	if err == nil || !strings.Contains(err.Error(), "did not answer within 300ms") {
