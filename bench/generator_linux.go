@@ -152,6 +152,9 @@ func (g *generator) measure(warm, d time.Duration) error {
 		}
 	case Broadcast:
 		// A member that is not there yet would miss the first message.
+		if err := g.awaitOpen(); err != nil {
+			return err
+		}
 		if err := g.run(20*time.Millisecond + time.Duration(len(g.conns))*50*time.Microsecond); err != nil {
 			return err
 		}
@@ -308,6 +311,23 @@ func (g *generator) runUntilAll(ready func(*client) bool) error {
 		}
 	}
 	return fmt.Errorf("connection %d of %d was not served within 20 s", i+1, len(g.conns))
+}
+
+// awaitOpen waits until the server has all connections, if it tells how many it has. What
+// a network loses can make that a second later than they are here.
+func (g *generator) awaitOpen() error {
+	for end := g.now() + 20*time.Second; ; {
+		r, err := g.mark()
+		if err != nil || r.Stats == nil || r.Stats.Open >= int64(len(g.conns)) {
+			return err
+		}
+		if g.now() > end {
+			return fmt.Errorf("the server had %d of %d connections within 20 s", r.Stats.Open, len(g.conns))
+		}
+		if err := g.run(time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // streamLimit is how long a stream may take.

@@ -333,6 +333,34 @@ func TestTheEndOfItsContextEndsASample(t *testing.T) {
 	}
 }
 
+// A member that the server did not have yet missed the first message of a broadcast, of
+// which there was no second one then.
+func TestABroadcastWaitsForItsMembers(t *testing.T) {
+	e := opened(t, "goroutine")
+	w, err := Workload{Kind: Broadcast, Connections: 3}.WithDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := Serve(e, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	f, err := measure(t.Context(), w, l.Addr().(*net.TCPAddr).AddrPort(), 0, 20*time.Millisecond, func() (Report, error) {
+		r := Usage(e)
+		if asked++; asked <= 3 {
+			if r.Stats.BytesReceived > 0 {
+				t.Errorf("it begins without two members, after %d looks", asked)
+			}
+			r.Stats.Open = 1
+		}
+		return r, nil
+	})
+	if err != nil || len(f.Errors) > 0 || asked < 6 {
+		t.Errorf("%v, errors %v, asked %d times", err, f.Errors, asked)
+	}
+}
+
 // unanswered is an address at which connections are neither made nor refused.
 func unanswered(t *testing.T) netip.AddrPort {
 	t.Helper()
