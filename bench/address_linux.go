@@ -28,6 +28,20 @@ func sockaddr(a netip.AddrPort) (family int, to unix.Sockaddr, err error) {
 	return unix.AF_INET6, in, nil
 }
 
+// cardOf is the name of the network interface that has the address ip, or "".
+func cardOf(ip netip.Addr) string {
+	cards, _ := net.Interfaces()
+	for _, card := range cards {
+		addrs, _ := card.Addrs()
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr() == ip.WithZone("") && (ip.Zone() == "" || ip.Zone() == card.Name) {
+				return card.Name
+			}
+		}
+	}
+	return ""
+}
+
 // manySources reports whether a is on the loopback of IPv4, where there are many
 // source addresses. Elsewhere there is one, and its ports are soon used up by
 // connections that are closed in order: short ones then end by a reset.

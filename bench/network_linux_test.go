@@ -183,6 +183,10 @@ func TestALinkThatGoesDown(t *testing.T) {
 	if !result.Partial || len(result.Samples) != 2 || len(result.Errors()) > 0 {
 		t.Errorf("%d samples, partial: %v, errors %v", len(result.Samples), result.Partial, result.Errors())
 	}
+	if n := result.Manifest.Network; n.Server != far.IPv4.String() || n.ServerCard != far.Card || n.Generator != near.IPv4.String() || n.GeneratorCard != near.Card ||
+		n.MTU != 1500 || n.RoundTrip <= 0 || n.RoundTrip > longest {
+		t.Errorf("the network in the manifest: %+v", n)
+	}
 	var last event
 	for range 3 {
 		last = s.hears("server started")

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Remote is a session with an Agent on another machine. One Plan at a time may
@@ -21,6 +23,7 @@ type Remote struct {
 	session     context.Context // its cause is why it ended
 	end         context.CancelCauseFunc
 	server      netip.Addr // as this machine reaches it
+	serverCard  string
 	machine     Machine
 	oneMachine  bool
 	cpu         int
@@ -94,6 +97,7 @@ func shake(conn net.Conn, address string, key []byte) (*Remote, error) {
 	r := &Remote{
 		wire: w, answers: make(chan answer), machine: a.Machine, cpu: a.CPU, timeLimit: a.TimeLimit, serverLimit: a.ServerLimit,
 		server:     conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap(),
+		serverCard: a.Card,
 		oneMachine: a.Boot != "" && a.Boot == bootID(),
 	}
 	r.session, r.end = context.WithCancelCause(context.Background())
@@ -156,10 +160,19 @@ func printable(text string) string {
 }
 
 func (r *Remote) network() *Network {
-	return &Network{
-		Server: r.server.String(), Generator: localIP(r.wire.conn).String(),
+	local := localIP(r.wire.conn)
+	n := &Network{
+		Server: r.server.String(), ServerCard: printable(r.serverCard), Generator: local.String(), GeneratorCard: cardOf(local),
 		OneMachine: r.oneMachine, GeneratorMachine: namedMachine(),
 	}
+	if c, err := r.wire.conn.(*net.TCPConn).SyscallConn(); err == nil {
+		c.Control(func(fd uintptr) {
+			if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+				n.RoundTrip, n.MTU = time.Duration(info.Min_rtt)*time.Microsecond, int(info.Pmtu)
+			}
+		})
+	}
+	return n
 }
 
 // answerLimit is how long the agent may take: it waits for its server for 20 s.

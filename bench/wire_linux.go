@@ -62,6 +62,8 @@ type welcome struct {
 	WrongToken bool    `json:"wrong_token,omitempty"`
 	MAC        string  `json:"mac,omitempty"`
 	Machine    Machine `json:"machine"`
+	// Card is the network interface at which the client reached this machine.
+	Card string `json:"card,omitempty"`
 	// Boot is what tells this machine, since it was started, from all others.
 	Boot string `json:"boot,omitempty"`
 	// CPU is where servers are pinned.
