@@ -28,28 +28,51 @@ func sockaddr(a netip.AddrPort) (family int, to unix.Sockaddr, err error) {
 	return unix.AF_INET6, in, nil
 }
 
+// cardOf is the name of the network interface that has the address ip, or "".
+func cardOf(ip netip.Addr) string {
+	cards, _ := net.Interfaces()
+	for _, card := range cards {
+		addrs, _ := card.Addrs()
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr() == ip.WithZone("") && (ip.Zone() == "" || ip.Zone() == card.Name) {
+				return card.Name
+			}
+		}
+	}
+	return ""
+}
+
 // manySources reports whether a is on the loopback of IPv4, where there are many
 // source addresses. Elsewhere there is one, and its ports are soon used up by
 // connections that are closed in order: short ones then end by a reset.
 func manySources(a netip.AddrPort) bool { return a.Addr().Is4() && a.Addr().IsLoopback() }
 
 // connectLimit is how long a connection over a network may take to be made.
-const connectLimit = 5 * time.Second
+var connectLimit = 5 * time.Second
 
-// limitConnect bounds a connect on fd, which a firewall might answer with
-// silence.
-func limitConnect(fd int) {
-	tv := unix.NsecToTimeval(int64(connectLimit))
-	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
-}
+// unreached is an error of the first connection to a server: no other would be made
+// either.
+type unreached struct{ error }
 
-// explainConnect says what to do about an error of connect.
-func explainConnect(err error, to netip.AddrPort) error {
+func (u unreached) Unwrap() error { return u.error }
+
+// explainConnect says what to do about an error of a connect, the first one or not.
+func explainConnect(err error, to netip.AddrPort, first bool) error {
+	const remedy = "let its port through the firewall (the agent's --server-port chooses it)"
 	switch err {
 	case unix.EINPROGRESS:
-		return fmt.Errorf("%v did not answer within %v; let its port through the firewall (the agent's --server-port chooses it)", to, connectLimit)
+		err = fmt.Errorf("%v did not answer within %v; %s", to, connectLimit, remedy)
+	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH:
+		if !to.Addr().IsLoopback() {
+			err = fmt.Errorf("%v: %w; %s", to, err, remedy)
+		}
 	case unix.EADDRNOTAVAIL:
 		return fmt.Errorf("%w: one source address has no more ports; make fewer connections, or widen the sysctl net.ipv4.ip_local_port_range", err)
+	default:
+		return err
+	}
+	if first {
+		err = unreached{err}
 	}
 	return err
 }

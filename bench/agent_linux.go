@@ -229,7 +229,7 @@ func (a Agent) session(all context.Context, g guest) {
 		reader.Wait()
 		log.Info("session ends", "why", why, "took", time.Since(began).Round(time.Millisecond))
 	}()
-	hello := welcome{MAC: g.mac, Machine: namedMachine(), Boot: bootID(), CPU: a.CPU, TimeLimit: a.TimeLimit, ServerLimit: a.ServerLimit}
+	hello := welcome{MAC: g.mac, Machine: namedMachine(), Card: cardOf(room.addr), Boot: bootID(), CPU: a.CPU, TimeLimit: a.TimeLimit, ServerLimit: a.ServerLimit}
 	if err := g.send(hello); err != nil {
 		why = a.why(err)
 		return

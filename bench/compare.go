@@ -123,7 +123,7 @@ func (m Manifest) conditions() map[string]string {
 	for _, row := range m.rows() {
 		all[row[0]] = row[1]
 	}
-	for _, k := range []string{"begun", "took", "baseline", "load before", "load after", "server's machine", "generator's machine"} {
+	for _, k := range []string{"begun", "took", "baseline", "load before", "load after", "round trip", "server's machine", "generator's machine"} {
 		delete(all, k)
 	}
 	for engine := range m.Engines {

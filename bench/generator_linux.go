@@ -142,10 +142,8 @@ func (g *generator) measure(warm, d time.Duration) error {
 	default:
 		g.got = g.gotEcho
 	}
-	for i := range g.conns {
-		if err := g.connect(i); err != nil {
-			return err
-		}
+	if err := g.connectAll(0, len(g.conns)); err != nil {
+		return err
 	}
 	switch g.w.Kind {
 	case Poems:
@@ -154,6 +152,9 @@ func (g *generator) measure(warm, d time.Duration) error {
 		}
 	case Broadcast:
 		// A member that is not there yet would miss the first message.
+		if err := g.awaitOpen(); err != nil {
+			return err
+		}
 		if err := g.run(20*time.Millisecond + time.Duration(len(g.conns))*50*time.Microsecond); err != nil {
 			return err
 		}
@@ -263,27 +264,34 @@ var lostAfter = 10 * time.Second
 
 // settle waits until every message is back, so that at both edges of
 // what is counted nothing is in flight: CPU time and messages are then of the
-// same work. Where no byte moves any more, what is not back is lost. That is
-// decided by how often the generator has looked, not by the clock: who was held
-// up himself for so long has lost nothing.
+// same work.
 func (g *generator) settle() error {
 	if !g.w.echoes() {
 		return nil
 	}
-	const look = 5 * time.Millisecond
 	g.draining = true
-	for before, idle := g.moved, time.Duration(0); g.inFlight > 0 && idle < lostAfter; idle += look {
+	if err := g.runWhile(5*time.Millisecond, func() bool { return g.inFlight > 0 && g.open > 0 }); err != nil {
+		return err
+	}
+	g.draining = false
+	if g.inFlight > 0 {
+		g.Errors["messages lost"] += int64(g.inFlight)
+		g.inFlight = 0
+	}
+	return nil
+}
+
+// runWhile generates load while there is something to wait for, until no byte moves any
+// more. That is decided by how often the generator has looked, not by the clock:
+// who was held up himself for so long has lost nothing.
+func (g *generator) runWhile(look time.Duration, waiting func() bool) error {
+	for before, idle := g.moved, time.Duration(0); waiting() && idle < lostAfter; idle += look {
 		if err := g.run(look); err != nil {
 			return err
 		}
 		if g.moved > before {
 			before, idle = g.moved, 0
 		}
-	}
-	g.draining = false
-	if g.inFlight > 0 {
-		g.Errors["messages lost"] += int64(g.inFlight)
-		g.inFlight = 0
 	}
 	return nil
 }
@@ -305,6 +313,26 @@ func (g *generator) runUntilAll(ready func(*client) bool) error {
 	return fmt.Errorf("connection %d of %d was not served within 20 s", i+1, len(g.conns))
 }
 
+// awaitOpen waits until the server has all connections, if it tells how many it has. What
+// a network loses can make that a second later than they are here.
+func (g *generator) awaitOpen() error {
+	for end := g.now() + 20*time.Second; ; {
+		r, err := g.mark()
+		if err != nil || r.Stats == nil || r.Stats.Open >= int64(len(g.conns)) {
+			return err
+		}
+		if g.now() > end {
+			return fmt.Errorf("the server had %d of %d connections within 20 s", r.Stats.Open, len(g.conns))
+		}
+		if err := g.run(time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// streamLimit is how long a stream may take.
+var streamLimit = 5 * time.Minute
+
 func (g *generator) measureStream() error {
 	share := g.w.Total / int64(len(g.conns))
 	g.got = func(i int, c *client, n int) { c.received += int64(n) }
@@ -312,15 +340,15 @@ func (g *generator) measureStream() error {
 		return err
 	}
 	began := g.now()
-	for i := range g.conns {
-		if err := g.connect(i); err != nil {
-			return err
-		}
+	if err := g.connectAll(0, len(g.conns)); err != nil {
+		return err
 	}
-	for limit := began + time.Minute; g.open > 0 && g.now() < limit; {
-		if err := g.run(time.Millisecond); err != nil {
-			return err
-		}
+	over := func() bool { return g.now()-began > streamLimit }
+	if err := g.runWhile(time.Millisecond, func() bool { return g.open > 0 && !over() }); err != nil {
+		return err
+	}
+	if g.open > 0 && over() {
+		return fmt.Errorf("%s was not over within %v", g.w, streamLimit)
 	}
 	g.Wall = g.now() - began
 	for i := range g.conns {
@@ -339,13 +367,13 @@ func (g *generator) measureIdle() error {
 	g.got = func(_ int, c *client, n int) { c.received += int64(n) }
 	// A few at a time: the memory that a burst needs is not that of idleness.
 	greet := func(n int) error {
-		for i := range n {
-			if err := g.connect(i); err != nil {
+		for from := 0; from < n; from += few {
+			to := min(from+few, n)
+			if err := g.connectAll(from, to); err != nil {
 				return err
 			}
-			g.allow(i, 1, g.now())
-			if (i+1)%16 != 0 && i+1 < n {
-				continue
+			for i := from; i < to; i++ {
+				g.allow(i, 1, g.now())
 			}
 			err := g.runUntilAll(func(c *client) bool { return c.received == c.due })
 			if err != nil {
@@ -354,7 +382,7 @@ func (g *generator) measureIdle() error {
 		}
 		return nil
 	}
-	some := min(16, len(g.conns))
+	some := min(few, len(g.conns))
 	if err := greet(some); err != nil {
 		return err
 	}
@@ -376,22 +404,39 @@ func (g *generator) measureIdle() error {
 // ports of one would not do for more.
 const perSource = 20_000
 
+// few is how many connections are made at a time.
+const few = 16
+
+// connectAll makes the connections from one to another, the latter excluded, and waits
+// until they are there.
+func (g *generator) connectAll(from, to int) error {
+	for i := from; i < to+few; i++ {
+		if i < to {
+			if err := g.connect(i); err != nil {
+				return err
+			}
+		}
+		if k := i - few; k >= from && k < to {
+			if err := g.connected(k); err != nil {
+				return fmt.Errorf("connect: %w", explainConnect(err, g.server, k == 0))
+			}
+		}
+	}
+	return nil
+}
+
+// connect begins connection i. Until it is there the socket takes no bytes.
 func (g *generator) connect(i int) error {
 	if g.over.Load() {
 		return g.ctx.Err()
 	}
-	again := g.conns[i].talk != nil // in the midst of it all, where nothing may wait
-	kind := unix.SOCK_STREAM | unix.SOCK_CLOEXEC
-	if again {
-		kind |= unix.SOCK_NONBLOCK
-	}
-	fd, err := unix.Socket(g.family, kind, 0)
+	fd, err := unix.Socket(g.family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("socket: %w; raise the limit of open files (ulimit -n)", err)
 	}
 	if manySources(g.server) {
 		source := byte(1 + i/perSource)
-		if g.w.Kind == Churn || again {
+		if g.w.Kind == Churn || g.conns[i].talk != nil {
 			g.sources++
 			source = byte(2 + g.sources%200)
 		}
@@ -399,18 +444,12 @@ func (g *generator) connect(i int) error {
 			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
 			err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, source}})
 		}
-	} else if !again {
-		limitConnect(fd)
 	}
 	if err == nil {
-		err = unix.Connect(fd, g.to)
-		if again && err == unix.EINPROGRESS {
-			err = nil // until it is there the socket takes no bytes
+		if err = unix.Connect(fd, g.to); err == unix.EINPROGRESS {
+			err = nil
 		}
-		err = explainConnect(err, g.server)
-	}
-	if err == nil {
-		err = unix.SetNonblock(fd, true)
+		err = explainConnect(err, g.server, i == 0)
 	}
 	if err == nil {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
@@ -442,6 +481,29 @@ func (g *generator) connect(i int) error {
 	g.conns[i] = c
 	g.open++
 	return nil
+}
+
+// connected waits until connection i is. Over a network a firewall might answer with silence;
+// then its error is EINPROGRESS, after connectLimit.
+func (g *generator) connected(i int) error {
+	const look = 5 // ms, for ctx
+	fd := g.conns[i].fd
+	for end := time.Now().Add(connectLimit); !g.over.Load(); {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, look)
+		switch {
+		case n > 0:
+			errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+			if err == nil && errno != 0 {
+				err = unix.Errno(errno)
+			}
+			return err
+		case err != nil && err != unix.EINTR: // which the runtime's signals cause
+			return err
+		case time.Now().After(end) && !manySources(g.server):
+			return unix.EINPROGRESS
+		}
+	}
+	return g.ctx.Err()
 }
 
 // close ends connection i, by a reset where there is no more to learn from it:

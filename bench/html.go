@@ -542,7 +542,19 @@ func (m Manifest) rows() [][2]string {
 	}
 	if n := m.Network; n != nil {
 		g := n.GeneratorMachine
-		row("network", "%s: generator at %s, server at %s", m.network(), n.Generator, n.Server)
+		at := func(addr, card string) string {
+			if card != "" {
+				addr += " (" + card + ")"
+			}
+			return addr
+		}
+		row("network", "%s: generator at %s, server at %s", m.network(), at(n.Generator, n.GeneratorCard), at(n.Server, n.ServerCard))
+		if n.RoundTrip > 0 {
+			row("round trip", "%.3g ms", float64(n.RoundTrip)/float64(time.Millisecond))
+		}
+		if n.MTU > 0 {
+			row("path MTU", "%d", n.MTU)
+		}
 		row("server's machine", "%s, %s", m.Host, m.Program)
 		row("generator's machine", "%s, %s, %s, %s, virtual: %v; %s, %s", g.Host, g.Kernel, g.CPU, plural(g.CPUs, "CPU"), g.Virtual, g.Go, g.Program)
 	}

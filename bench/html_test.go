@@ -443,12 +443,13 @@ func TestPageTellsOfTwoMachines(t *testing.T) {
 	r := measured("uring", "epoll")
 	r.Manifest.Host, r.Manifest.Program = "far", "couplet v2"
 	r.Manifest.Network = &bench.Network{
-		Server: "192.0.2.1", Generator: "192.0.2.2",
+		Server: "192.0.2.1", ServerCard: "eth0", Generator: "192.0.2.2", GeneratorCard: "eth1", RoundTrip: 53 * time.Microsecond, MTU: 9000,
 		GeneratorMachine: bench.Machine{Host: "near", Kernel: "5.15.0 x86_64", CPU: "Another CPU", CPUs: 8, Program: "couplet v1"},
 	}
 	page := pageOf(t, r)
 	for _, want := range []string{
-		"Linux 6.18.44 x86_64", "over a network, from 192.0.2.2", "remote: generator at 192.0.2.2, server at 192.0.2.1",
+		"Linux 6.18.44 x86_64", "over a network, from 192.0.2.2", "remote: generator at 192.0.2.2 (eth1), server at 192.0.2.1 (eth0)",
+		"0.053 ms", "9000",
 		"far, couplet v2", "near, 5.15.0 x86_64, Another CPU, 8 CPUs", "couplet v1",
 	} {
 		if !strings.Contains(page, want) {
@@ -456,7 +457,8 @@ func TestPageTellsOfTwoMachines(t *testing.T) {
 		}
 	}
 	var said bytes.Buffer
-	if err := measured("uring", "epoll").WriteComparison(&said, r); err != nil || !strings.Contains(said.String(), "The manifests differ in network: loopback, then remote.") {
+	if err := measured("uring", "epoll").WriteComparison(&said, r); err != nil || !strings.Contains(said.String(), "The manifests differ in network: loopback, then remote.") ||
+		!strings.Contains(said.String(), "The manifests differ in path MTU: –, then 9000.") || strings.Contains(said.String(), "round trip") {
 		t.Errorf("the comparison says %v, %q", err, said.String())
 	}
 }

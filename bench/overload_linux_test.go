@@ -3,10 +3,14 @@ package bench
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +19,9 @@ import (
 	"couplet"
 	"couplet/engines"
 )
+
+// longest is how long a test waits for what must happen.
+const longest = time.Minute
 
 // What a server owes to an open loop is bounded, and what was not sent for that
 // is counted. The clock here is the test's.
@@ -332,5 +339,171 @@ func TestTheEndOfItsContextEndsASample(t *testing.T) {
 	}
 	if _, err := measure(ended, Workload{Kind: Echo, Connections: 1, Size: 64, Depth: 1}, echo.Addr().(*net.TCPAddr).AddrPort(), 0, time.Hour, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("it connects: %v", err)
+	}
+}
+
+// A member that the server did not have yet missed the first message of a broadcast, of
+// which there was no second one then.
+func TestABroadcastWaitsForItsMembers(t *testing.T) {
+	e := opened(t, "goroutine")
+	w, err := Workload{Kind: Broadcast, Connections: 3}.WithDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := Serve(e, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	f, err := measure(t.Context(), w, l.Addr().(*net.TCPAddr).AddrPort(), 0, 20*time.Millisecond, func() (Report, error) {
+		r := Usage(e)
+		if asked++; asked <= 3 {
+			if r.Stats.BytesReceived > 0 {
+				t.Errorf("it begins without two members, after %d looks", asked)
+			}
+			r.Stats.Open = 1
+		}
+		return r, nil
+	})
+	if err != nil || len(f.Errors) > 0 || asked < 6 {
+		t.Errorf("%v, errors %v, asked %d times", err, f.Errors, asked)
+	}
+}
+
+// unanswered is an address at which connections are neither made nor refused.
+func unanswered(t *testing.T) netip.AddrPort {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet6{Addr: netip.IPv6Loopback().As16()}), unix.Listen(fd, 0)); err != nil {
+		t.Skip(err)
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := netip.AddrPortFrom(netip.IPv6Loopback(), uint16(at.(*unix.SockaddrInet6).Port))
+	first, err := net.Dial("tcp", server.String()) // which nobody accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { first.Close() })
+	return server
+}
+
+// Over a network, connections that end and begin anew waited for one another.
+func TestAConnectionWaitsForNoOther(t *testing.T) {
+	defer func(d time.Duration) { connectLimit = d }(connectLimit)
+	connectLimit = 50 * time.Millisecond
+	server := unanswered(t)
+	family, to, err := sockaddr(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ep)
+	g := &generator{w: Workload{Kind: Churn, Connections: 1, Size: 64, Depth: 1}, server: server, family: family, to: to, ep: ep, conns: make([]client, 1), start: time.Now()}
+	if err := g.connect(0); err != nil {
+		t.Fatal(err)
+	}
+	defer g.close(0, true)
+	g.allow(0, 1, g.now())
+	if c := &g.conns[0]; c.sent != 0 || !c.writing {
+		t.Errorf("%d bytes are sent to nobody, and the rest waits: %v", c.sent, c.writing)
+	}
+	if err := g.connected(0); err != unix.EINPROGRESS {
+		t.Errorf("it is connected: %v", err)
+	}
+}
+
+// A signal of Go's runtime was the end of a connect that took a while, as they do over a
+// network.
+func TestAConnectOutlivesSignals(t *testing.T) {
+	defer func(d time.Duration) { connectLimit = d }(connectLimit)
+	connectLimit = 300 * time.Millisecond
+	server := unanswered(t)
+	over, done := make(chan bool), make(chan bool)
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-over:
+				return
+			case <-time.After(time.Millisecond):
+			}
+			threads, _ := os.ReadDir("/proc/self/task")
+			for _, thread := range threads {
+				id, _ := strconv.Atoi(thread.Name())
+				unix.Tgkill(os.Getpid(), id, unix.SIGURG)
+			}
+		}
+	}()
+	_, err := measure(t.Context(), Workload{Kind: Echo, Connections: 1, Size: 64, Depth: 1}, server, 0, time.Millisecond, nil)
+	close(over)
+	<-done
+	if err == nil || !strings.Contains(err.Error(), "did not answer within 300ms") {
+		t.Errorf("a connect that is not answered ends with %v", err)
+	}
+}
+
+// With no connection left there is nothing to wait for; and what a stream lost is told
+// when nothing moves, not before.
+func TestWhatNobodySendsIsLost(t *testing.T) {
+	defer func(lost, limit time.Duration) { lostAfter, streamLimit = lost, limit }(lostAfter, streamLimit)
+	for _, c := range []struct {
+		name        string
+		w           Workload
+		lost, limit time.Duration
+		serve       func(c net.Conn)
+		says        string
+	}{
+		{"all connections end", Workload{Kind: Echo}, time.Hour, time.Hour, func(c net.Conn) {
+			io.ReadFull(c, make([]byte, 64))
+			c.Close()
+		}, "messages lost"},
+		{"a stream stops", Workload{Kind: Stream, Total: 1000}, 100 * time.Millisecond, time.Hour, func(c net.Conn) {
+			c.Write(at(0, 500))
+		}, "bytes lost"},
+		{"a stream is slow", Workload{Kind: Stream, Total: 1 << 40}, time.Hour, 100 * time.Millisecond, func(c net.Conn) {
+			for i := int64(0); ; i++ {
+				if _, err := c.Write(at(i, 1)); err != nil {
+					return
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}, "not over within 100ms"},
+	} {
+		lostAfter, streamLimit = c.lost, c.limit
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var served sync.WaitGroup
+		served.Go(func() {
+			if conn, err := l.Accept(); err == nil {
+				defer conn.Close()
+				c.serve(conn)
+				io.Copy(io.Discard, conn)
+			}
+		})
+		c.w.Connections = 1
+		w, err := c.w.WithDefaults()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), longest)
+		f, err := measure(ctx, w, l.Addr().(*net.TCPAddr).AddrPort(), 0, time.Millisecond, func() (Report, error) { return Report{}, nil })
+		cancel()
+		if said := fmt.Sprint(f.Errors, err); !strings.Contains(said, c.says) {
+			t.Errorf("%s: %s, want %q", c.name, said, c.says)
+		}
+		l.Close()
+		served.Wait()
 	}
 }

@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -124,18 +123,23 @@ func (p Plan) withDefaults() (Plan, error) {
 // Run measures, and writes a line per sample to progress, and one before it waits
 // for a quiet machine. It pins this whole process to ClientCPU. What a candidate
 // cannot do, or fails to do, is told in the Result; the error is for a plan that
-// cannot be right, of Ready, for ctx, and for an agent that is lost. The Result of the
-// last two is there, and Partial. The end of ctx cuts the sample that is under way,
-// which is dropped, and ends a session with an agent.
+// cannot be right, of Ready, for ctx, and for an agent that is lost or whose servers
+// cannot be reached. The Result of the last three is there, and Partial. The end of
+// ctx cuts the sample that is under way, which is dropped, and ends a session with an
+// agent, as the end of the session cuts the sample.
 func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 	p, err := p.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	var at site = p.Remote
+	sampling, stop := context.WithCancel(ctx)
+	defer stop()
 	if p.Remote != nil {
 		// What is asked of the agent may take it long, and is of no use then.
 		defer context.AfterFunc(ctx, func() { p.Remote.Close() })()
+		// Without the agent there is nothing to wait for.
+		defer context.AfterFunc(p.Remote.session, stop)()
 	} else {
 		shop, err := newWorkshop(ctx, p.Peers)
 		if err != nil {
@@ -157,7 +161,7 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 		}
 		candidates = append(candidates, c)
 	}
-	if over := ctx.Err(); over != nil {
+	if over := p.over(ctx); over != nil {
 		r.Skipped = nil // what was being built is no fault of its own
 		return p.partial(r, over)
 	}
@@ -206,9 +210,12 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 					p.Next(done, total, w, c.Name)
 				}
 				w.Seed = p.Seed + uint64(round)
-				s, engine, err := p.one(ctx, at, w, c, false, 0)
-				if over := ctx.Err(); over != nil || errors.As(err, new(lost)) {
-					return p.partial(r, cmp.Or(over, err))
+				s, engine, err := p.one(sampling, at, w, c, false, 0)
+				if over := p.over(ctx); over != nil {
+					return p.partial(r, over)
+				}
+				if p.Remote != nil && errors.As(err, new(unreached)) {
+					return p.partial(r, err)
 				}
 				done++
 				if err != nil {
@@ -234,13 +241,21 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 			}
 		}
 		if p.Audit {
-			p.audit(ctx, at, r, w, able)
-			if over := ctx.Err(); over != nil {
+			p.audit(sampling, at, r, w, able)
+			if over := p.over(ctx); over != nil {
 				return p.partial(r, over)
 			}
 		}
 	}
 	return r, nil
+}
+
+// over is why p ends early, or nil: the error of ctx, or how the agent was lost.
+func (p Plan) over(ctx context.Context) error {
+	if err := ctx.Err(); err != nil || p.Remote == nil {
+		return err
+	}
+	return context.Cause(p.Remote.session)
 }
 
 // partial is what Run returns when err ended it early.

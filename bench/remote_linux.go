@@ -11,28 +11,28 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Remote is a session with an Agent on another machine. One Plan at a time may
 // use it.
 type Remote struct {
 	wire        *wire
+	answers     chan answer
+	session     context.Context // its cause is why it ended
+	end         context.CancelCauseFunc
 	server      netip.Addr // as this machine reaches it
+	serverCard  string
 	machine     Machine
 	oneMachine  bool
 	cpu         int
 	timeLimit   time.Duration
 	serverLimit time.Duration
-	gone        error // why there is no session any more
 }
 
 // ErrToken says that a token is not the agent's, or none at all.
 var ErrToken = errors.New("want the token that the agent printed last; each is good for one session")
-
-// lost is why an agent is.
-type lost struct{ error }
-
-func (l lost) Unwrap() error { return l.error }
 
 // Dial begins a session with the agent at address, host and port, which printed
 // token. The session ends with Close.
@@ -42,6 +42,9 @@ func Dial(ctx context.Context, address, token string) (*Remote, error) {
 		return nil, fmt.Errorf("a token has %d hexadecimal digits, and this has %s: %w", 2*tokenBytes, plural(len(token), "character"), ErrToken)
 	}
 	conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp", address)
+	if unknown := new(net.DNSError); errors.As(err, &unknown) {
+		return nil, fmt.Errorf("no address is known for %s: %w; name the agent's machine by its address", address, unknown)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("no agent at %s: %w; start \"couplet bench agent --listen HOST:PORT\" there, and let its port through the firewall", address, err)
 	}
@@ -91,15 +94,48 @@ func shake(conn net.Conn, address string, key []byte) (*Remote, error) {
 	case !same(a.MAC, mac(key, "agent", hello.Nonce, nonce)):
 		return nil, fmt.Errorf("what is at %s does not know the token, so it is not the agent that printed it", address)
 	}
-	server := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-	return &Remote{
-		wire: w, server: server, machine: a.Machine, cpu: a.CPU, timeLimit: a.TimeLimit, serverLimit: a.ServerLimit,
+	r := &Remote{
+		wire: w, answers: make(chan answer), machine: a.Machine, cpu: a.CPU, timeLimit: a.TimeLimit, serverLimit: a.ServerLimit,
+		server:     conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap(),
+		serverCard: a.Card,
 		oneMachine: a.Boot != "" && a.Boot == bootID(),
-	}, nil
+	}
+	r.session, r.end = context.WithCancelCause(context.Background())
+	go r.listen()
+	return r, nil
+}
+
+// listen takes what the agent says until the session ends, of which it may tell at any
+// time.
+func (r *Remote) listen() {
+	for r.session.Err() == nil {
+		var a answer
+		switch err := r.wire.receive(&a, forever, false); {
+		case errors.Is(err, io.EOF):
+			r.lose(errors.New("it closed the connection"))
+		case err != nil:
+			r.lose(err)
+		case a.Over:
+			r.end(fmt.Errorf("the agent ended the session: %s", printable(a.Error)))
+		default:
+			select {
+			case r.answers <- a:
+			case <-r.session.Done():
+			}
+		}
+	}
+}
+
+// lose ends the session because of err.
+func (r *Remote) lose(err error) {
+	r.end(fmt.Errorf("the agent at %v is lost: %w", r.wire.conn.RemoteAddr(), err))
 }
 
 // Close ends the session, and with it whatever runs at the agent.
-func (r *Remote) Close() error { return r.wire.conn.Close() }
+func (r *Remote) Close() error {
+	r.lose(net.ErrClosed)
+	return r.wire.conn.Close()
+}
 
 // String tells of the agent's machine and limits, in a line.
 func (r *Remote) String() string {
@@ -124,38 +160,43 @@ func printable(text string) string {
 }
 
 func (r *Remote) network() *Network {
-	return &Network{
-		Server: r.server.String(), Generator: localIP(r.wire.conn).String(),
+	local := localIP(r.wire.conn)
+	n := &Network{
+		Server: r.server.String(), ServerCard: printable(r.serverCard), Generator: local.String(), GeneratorCard: cardOf(local),
 		OneMachine: r.oneMachine, GeneratorMachine: namedMachine(),
 	}
+	if c, err := r.wire.conn.(*net.TCPConn).SyscallConn(); err == nil {
+		c.Control(func(fd uintptr) {
+			if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+				n.RoundTrip, n.MTU = time.Duration(info.Min_rtt)*time.Microsecond, int(info.Pmtu)
+			}
+		})
+	}
+	return n
 }
 
 // answerLimit is how long the agent may take: it waits for its server for 20 s.
 const answerLimit = time.Minute
 
-// do asks for q. An error that is lost is the end of the session.
+// do asks for q.
 func (r *Remote) do(q request) (answer, error) {
-	if r.gone != nil {
-		return answer{}, r.gone
+	if err := context.Cause(r.session); err != nil {
+		return answer{}, err
 	}
-	var a answer
-	// An agent that is going has written why before it closed.
-	sent := r.wire.send(q)
-	if err := r.wire.receive(&a, answerLimit, false); err != nil {
-		if errors.Is(err, io.EOF) && sent != nil {
-			err = sent
+	r.wire.send(q) // where that fails, listen hears why
+	late := time.NewTimer(answerLimit)
+	defer late.Stop()
+	select {
+	case a := <-r.answers:
+		if a.Error != "" {
+			return answer{}, fmt.Errorf("on %s: %s", printable(r.machine.Host), printable(a.Error))
 		}
-		r.gone = lost{fmt.Errorf("the agent at %v is lost: %w", r.wire.conn.RemoteAddr(), err)}
-		return answer{}, r.gone
+		return a, nil
+	case <-late.C:
+		r.lose(fmt.Errorf("it did not answer within %v", answerLimit))
+	case <-r.session.Done():
 	}
-	switch {
-	case a.Over:
-		r.gone = lost{fmt.Errorf("the agent ended the session: %s", printable(a.Error))}
-		return answer{}, r.gone
-	case a.Error != "":
-		return answer{}, fmt.Errorf("on %s: %s", printable(r.machine.Host), printable(a.Error))
-	}
-	return a, nil
+	return answer{}, context.Cause(r.session)
 }
 
 func (r *Remote) prepare(c Candidate) error { return nil }

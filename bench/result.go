@@ -285,9 +285,16 @@ type Machine struct {
 
 // A Network is what lies between the generator and the servers.
 type Network struct {
-	// Server and Generator are the addresses of the two ends.
-	Server    string `json:"server"`
-	Generator string `json:"generator"`
+	// Server and Generator are the addresses of the two ends, and the cards the network
+	// interfaces that have them, each by its own machine's name for it.
+	Server        string `json:"server"`
+	ServerCard    string `json:"server_card,omitempty"`
+	Generator     string `json:"generator"`
+	GeneratorCard string `json:"generator_card,omitempty"`
+	// RoundTrip is the shortest that the generator's kernel saw when the session began,
+	// and MTU the bytes of the largest packet that it sends there whole; 0 is unknown.
+	RoundTrip time.Duration `json:"round_trip_ns,omitempty"`
+	MTU       int           `json:"path_mtu,omitempty"`
 	// OneMachine says that both ends are on one machine all the same.
 	OneMachine bool `json:"one_machine,omitempty"`
 	// GeneratorMachine is where the generator ran.

@@ -29,8 +29,7 @@ type site interface {
 	load() string
 }
 
-// A subject is a server under measurement. An error that is lost says that its
-// site is gone.
+// A subject is a server under measurement.
 type subject interface {
 	// address is where it serves, and engine how it describes itself.
 	address() netip.AddrPort

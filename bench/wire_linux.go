@@ -17,6 +17,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The protocol between a Remote and an Agent is lines of JSON over TCP:
@@ -33,6 +35,7 @@ const protocol = 1
 const (
 	maxLine    = 64 << 10         // bytes of a line
 	patience   = 10 * time.Second // for a line that is due at once
+	forever    = 0                // for one that may come at any time
 	tokenBytes = 16
 )
 
@@ -59,6 +62,8 @@ type welcome struct {
 	WrongToken bool    `json:"wrong_token,omitempty"`
 	MAC        string  `json:"mac,omitempty"`
 	Machine    Machine `json:"machine"`
+	// Card is the network interface at which the client reached this machine.
+	Card string `json:"card,omitempty"`
 	// Boot is what tells this machine, since it was started, from all others.
 	Boot string `json:"boot,omitempty"`
 	// CPU is where servers are pinned.
@@ -95,11 +100,20 @@ type wire struct {
 	in   *bufio.Reader
 }
 
-// newWire has the kernel find out within half a minute that the other machine is
-// gone.
+// silence is for how long the other machine may be silent before the kernel says that it
+// is gone.
+var silence = 30 * time.Second
+
+// newWire has conn fail after silence: keep-alive asks only where nothing is on its way,
+// and for what is there is a limit of its own.
 func newWire(conn net.Conn) *wire {
 	if c, ok := conn.(*net.TCPConn); ok {
-		c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3})
+		c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: silence / 2, Interval: silence / 6, Count: 3})
+		if raw, err := c.SyscallConn(); err == nil {
+			raw.Control(func(fd uintptr) {
+				unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silence.Milliseconds()))
+			})
+		}
 	}
 	return &wire{conn, bufio.NewReaderSize(conn, maxLine)}
 }
@@ -119,7 +133,11 @@ type badLine struct{ error }
 
 // receive reads a line into v, which must have all its fields where it is strict.
 func (w *wire) receive(v any, within time.Duration, strict bool) error {
-	w.conn.SetReadDeadline(time.Now().Add(within))
+	deadline := time.Time{}
+	if within != forever {
+		deadline = time.Now().Add(within)
+	}
+	w.conn.SetReadDeadline(deadline)
 	line, err := w.in.ReadSlice('\n')
 	switch {
 	case err == bufio.ErrBufferFull:
@@ -127,6 +145,9 @@ func (w *wire) receive(v any, within time.Duration, strict bool) error {
 	case err == io.EOF && len(line) > 0:
 		return io.ErrUnexpectedEOF
 	case err != nil:
+		if op := new(net.OpError); errors.As(err, &op) {
+			return op.Err // who speaks to whom is known
+		}
 		return err
 	}
 	d := json.NewDecoder(bytes.NewReader(line))

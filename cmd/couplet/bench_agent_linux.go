@@ -40,13 +40,37 @@ func (b *benchmark) checkRemote(cmd *cobra.Command, candidates []string) error {
 	if err := bench.CheckRemote(candidates); err != nil {
 		return err
 	}
-	if a, err := poetry.ParseAddr(b.remote); err != nil || a.Network != "tcp" {
+	a, err := poetry.ParseAddr(b.remote)
+	if err != nil || a.Network != "tcp" {
 		return fmt.Errorf("--remote is %q; want HOST:PORT, as \"couplet bench agent\" printed it", b.remote)
+	}
+	if err := checkZone("--remote", a.Address); err != nil {
+		return err
 	}
 	if b.token = cmp.Or(b.token, os.Getenv(tokenEnv)); b.token == "" {
 		return fmt.Errorf("--remote wants the token that the agent printed: --token, or %s in the environment", tokenEnv)
 	}
 	return nil
+}
+
+// checkZone is nil unless address has a numeric host that is link-local, and does not name
+// an interface of this machine: nobody else knows which one is meant.
+func checkZone(flag, address string) error {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil || !at.Addr().IsLinkLocalUnicast() || at.Addr().Unmap().Is4() {
+		return nil
+	}
+	zone := at.Addr().Zone()
+	if _, err := net.InterfaceByName(zone); err == nil {
+		return nil
+	}
+	if i, err := strconv.Atoi(zone); err == nil {
+		if _, err := net.InterfaceByIndex(i); err == nil {
+			return nil
+		}
+	}
+	example := netip.AddrPortFrom(at.Addr().WithZone("eth0"), at.Port())
+	return fmt.Errorf("%s is %q; a link-local address wants the name of this machine's interface, such as %v", flag, address, example)
 }
 
 // dial begins the session with the agent. A wrong token is wrong input; all else
@@ -127,13 +151,18 @@ func (a *agent) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	if err := checkZone("--listen", net.JoinHostPort(host, port)); err != nil {
+		return err
+	}
 	ctx, stop := interruptible()
 	defer stop()
 	network := "tcp"
 	if ip, err := netip.ParseAddr(host); err == nil && ip.Is4() {
 		network = "tcp4" // else 0.0.0.0 would take in all of IPv6
 	}
-	l, err := net.Listen(network, net.JoinHostPort(host, port))
+	var plain net.ListenConfig
+	plain.SetMultipathTCP(false) // which does not tell a zone
+	l, err := plain.Listen(ctx, network, net.JoinHostPort(host, port))
 	if err != nil {
 		return a.explain(err)
 	}
@@ -146,8 +175,13 @@ func (a *agent) run(cmd *cobra.Command) error {
 		probe.Close()
 	}
 	at := l.Addr().(*net.TCPAddr).AddrPort()
+	hosts := reachable(at.Addr())
 	if !at.Addr().IsLoopback() {
-		fmt.Fprintf(a.stderr, "couplet: the agent and the servers that it starts can be reached over the network at %s.\n", at.Addr())
+		where := at.Addr().String()
+		if at.Addr().IsUnspecified() {
+			where = "every address of this machine: " + strings.Join(hosts, ", ")
+		}
+		fmt.Fprintf(a.stderr, "couplet: the agent and the servers that it starts can be reached over the network at %s.\n", where)
 	}
 	log, endLog := a.logger()
 	defer endLog()
@@ -156,7 +190,7 @@ func (a *agent) run(cmd *cobra.Command) error {
 		Announce: func(token string) {
 			fmt.Fprintf(a.stdout, "Agent on %s, token %s\n", at, token)
 			if !a.quiet {
-				fmt.Fprintf(a.stdout, "  %s=%s couplet bench --remote %s\n", tokenEnv, token, reachable(at))
+				fmt.Fprintf(a.stdout, "  %s=%s couplet bench --remote %s\n", tokenEnv, token, net.JoinHostPort(hosts[0], strconv.Itoa(int(at.Port()))))
 			}
 		},
 	}.Serve(ctx, l)
@@ -178,16 +212,25 @@ func splitListen(s string) (host, port string, err error) {
 	return cmp.Or(host, "127.0.0.1"), port, nil
 }
 
-// reachable is at as another machine may name it.
-func reachable(at netip.AddrPort) string {
-	if !at.Addr().IsUnspecified() {
-		return at.String()
+// reachable are the hosts as which another machine may name ip.
+func reachable(ip netip.Addr) (all []string) {
+	if ip.IsLinkLocalUnicast() && ip.Is6() {
+		return []string{ip.WithZone("INTERFACE").String()} // which is the other machine's
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "HOST"
+	if !ip.IsUnspecified() {
+		return []string{ip.String()}
 	}
-	return net.JoinHostPort(host, strconv.Itoa(int(at.Port())))
+	addrs, _ := net.InterfaceAddrs()
+	for _, a := range addrs {
+		p, err := netip.ParsePrefix(a.String())
+		if err == nil && p.Addr().IsGlobalUnicast() && (p.Addr().Is4() || ip.Is6()) {
+			all = append(all, p.Addr().String())
+		}
+	}
+	if len(all) == 0 {
+		all = []string{"HOST"}
+	}
+	return all
 }
 
 // explain turns an error of listening into what to change.

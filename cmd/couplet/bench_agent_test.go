@@ -3,9 +3,8 @@
 package main
 
 import (
-	"encoding/json"
-	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"couplet/bench"
+	"couplet/internal/netpair"
 )
 
 // An agentJob is a run of couplet bench agent.
@@ -145,7 +145,7 @@ func TestBenchAtAnAgent(t *testing.T) {
 				t.Errorf("the machines in the manifest: %+v and %+v", m, n.GeneratorMachine)
 			}
 			end := a.end().want(t, 0)
-			if says := strings.Contains(end.stderr, "can be reached over the network at 0.0.0.0."); says != (listen == "0.0.0.0:0") {
+			if says := strings.Contains(end.stderr, "can be reached over the network at every address of this machine: "); says != (listen == "0.0.0.0:0") {
 				t.Errorf("on %s the agent says %q", a.addr, end.stderr)
 			}
 			a.awaitNone()
@@ -276,41 +276,90 @@ func TestAnAgentThatVanishes(t *testing.T) {
 // two machines, but for their one kernel.
 func TestBenchBetweenTwoNetworks(t *testing.T) {
 	t.Parallel()
-	ip, err := exec.LookPath("ip")
-	if err != nil || os.Getuid() != 0 {
-		t.Skip("needs the command ip, and root")
+	near, far := netpair.New(t)
+	measure := func(t *testing.T, listen string, server netip.Addr, args ...string) (*agentJob, *bench.Result) {
+		file := filepath.Join(t.TempDir(), "a.json")
+		for range 10 {
+			a := awaitAgent(beginCmd(t, far.Command(binary, "bench", "agent", "--listen", listen)))
+			// The address as the agent tells it, with what only the other end knows.
+			a.addr = strings.Replace(suggested.FindStringSubmatch(a.stdout.text())[1], "INTERFACE", near.Card, 1)
+			if at, err := netip.ParseAddrPort(a.addr); err != nil || at.Addr() != server {
+				t.Errorf("on %s the agent is said to be at %s, want %v", listen, a.addr, server)
+			}
+			o := beginCmd(t, near.Command(binary, a.remote("epoll,goroutine", append(args, "--rounds", "1", "--json", file)...)...)).end()
+			end := a.end().want(t, 0)
+			a.awaitNone()
+			if o.starved() {
+				continue
+			}
+			o.want(t, 0)
+			if !strings.Contains(o.stdout, "Error ledger: empty") || !strings.Contains(end.stderr, "client left") {
+				t.Errorf("the report: %s\nthe agent: %s", o.stdout, end.stderr)
+			}
+			r, err := bench.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return a, r
+		}
+		t.Fatal("the servers starve")
+		return nil, nil
 	}
-	id := os.Getpid() % 100_000
-	there := fmt.Sprintf("couplet%d", id)
-	// A network of its own for each run of this test, of those for such trials.
-	at := func(host int) string { return fmt.Sprintf("198.18.%d.%d", id>>6&255, id&63<<2+host) }
-	for _, words := range []string{
-		"netns add " + there,
-		fmt.Sprintf("link add cpa%d type veth peer name cpb%d netns %s", id, id, there),
-		fmt.Sprintf("addr add %s/30 dev cpa%d", at(1), id),
-		fmt.Sprintf("link set cpa%d up", id),
-		fmt.Sprintf("-n %s addr add %s/30 dev cpb%d", there, at(2), id),
-		fmt.Sprintf("-n %s link set cpb%d up", there, id),
+	for _, c := range []struct {
+		listen            string
+		server, generator netip.Addr
+	}{
+		{"0.0.0.0:0", far.IPv4, near.IPv4},
+		{netip.AddrPortFrom(far.IPv4, 0).String(), far.IPv4, near.IPv4},
+		{"[::]:0", far.IPv4, near.IPv4},
+		{netip.AddrPortFrom(far.IPv6, 0).String(), far.IPv6, near.IPv6},
+		{netip.AddrPortFrom(far.LinkLocal, 0).String(), far.LinkLocal.WithZone(near.Card), near.LinkLocal},
 	} {
-		if out, err := exec.Command(ip, strings.Fields(words)...).CombinedOutput(); err != nil {
-			t.Skipf("ip %s: %v: %s", words, err, out)
+		if !c.server.IsValid() {
+			continue // there is no IPv6
 		}
-		if strings.HasPrefix(words, "netns") {
-			// The pair goes with its namespace.
-			t.Cleanup(func() { exec.Command(ip, "netns", "del", there).Run() })
-		}
+		t.Run(c.listen, func(t *testing.T) {
+			a, r := measure(t, c.listen, c.server, "--workload", "echo,churn")
+			n := r.Manifest.Network
+			if n == nil || n.Server != c.server.String() || n.Generator != c.generator.String() || n.ServerCard != far.Card || n.GeneratorCard != near.Card {
+				t.Errorf("%s: the network in the manifest: %+v", a.addr, n)
+			}
+			if len(r.Samples) != 4 || len(r.Skipped) > 0 {
+				t.Errorf("%d samples, skipped %v", len(r.Samples), r.Skipped)
+			}
+		})
 	}
-	file := filepath.Join(t.TempDir(), "a.json")
-	a, _ := measureAt(t, func() *agentJob {
-		return awaitAgent(beginCmd(t, exec.Command(ip, "netns", "exec", there, binary, "bench", "agent", "--listen", at(2)+":0", "--server-port", "7071")))
-	}, "epoll,goroutine", "--rounds", "1", "--workload", "echo,churn", "--json", file)
-	r, err := bench.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
+	kinds := []string{"pipelined", "mixed", "broadcast", "idle", file(t, "talk.yaml", "request: 200\nresponse: 64KiB\nlifetime: {requests: 5}\n")}
+	if !testing.Short() {
+		kinds = append(kinds, "stream", "slow-poems")
 	}
-	if n := r.Manifest.Network; len(r.Samples) != 4 || n == nil || n.Server != at(2) || n.Generator != at(1) {
-		text, _ := json.Marshal(r.Manifest.Network)
-		t.Errorf("%d samples, skipped %v, network %s", len(r.Samples), r.Skipped, text)
+	if _, r := measure(t, netip.AddrPortFrom(far.IPv4, 0).String(), far.IPv4, "--workload", strings.Join(kinds, ",")); len(r.Samples) != 2*len(kinds) {
+		t.Errorf("%d samples of %v, skipped %v", len(r.Samples), kinds, r.Skipped)
 	}
-	a.end().want(t, 0)
 }
+
+// Whatever keeps the agent away is told in a line, with what to do.
+func TestAnAgentThatCannotBeReached(t *testing.T) {
+	t.Parallel()
+	near, far := netpair.New(t)
+	try := func(address string, says ...string) {
+		t.Helper()
+		o := beginCmd(t, near.Command(binary, "bench", "--remote", address, "--token", strings.Repeat("0", 32), "--quick")).end().want(t, 1)
+		for _, say := range says {
+			if strings.Count(o.stderr, "\n") != 1 || !strings.Contains(o.stderr, say) {
+				t.Errorf("at %s: %q, want %q in a line", address, o.stderr, say)
+			}
+		}
+	}
+	agent := netip.AddrPortFrom(far.IPv4, 7070).String()
+	try(agent, "connection refused", "couplet bench agent --listen")
+	try("198.51.100.1:7070", "network is unreachable")
+	try("no-such-machine.invalid:7070", "no address is known for no-such-machine.invalid", "by its address")
+	far.IP("route add blackhole " + near.IPv4.String())
+	try(agent, "timeout", "firewall")
+	near.Unplug()
+	try(agent, "network is unreachable")
+}
+
+// suggested is the address in the command line that an agent suggests.
+var suggested = regexp.MustCompile(`(?m)^  .* couplet bench --remote (\S+)$`)

@@ -564,6 +564,24 @@ func TestAddressesAllocateLittle(t *testing.T) {
 	}
 }
 
+// Each connection of a link-local address asked the kernel for all its interfaces.
+func TestAScopedAddressAllocatesLittle(t *testing.T) {
+	lo, err := net.InterfaceByIndex(1)
+	if err != nil {
+		t.Skip(err)
+	}
+	s, ok := FromAddrPort(netip.MustParseAddrPort("[fe80::1%" + lo.Name + "]:1"))
+	if !ok {
+		t.Fatalf("no zone %s", lo.Name)
+	}
+	if n := testing.AllocsPerRun(100, func() { s.NetAddr() }); n > 2 {
+		t.Errorf("the address %v takes %v allocations", s.NetAddr(), n)
+	}
+	if a := s.NetAddr().(*net.TCPAddr); a.Zone != lo.Name {
+		t.Errorf("the zone of %v is %q", a, a.Zone)
+	}
+}
+
 func TestFromAddrPortRoundTrip(t *testing.T) {
 	for _, s := range []string{"1.2.3.4:5", "[2001:db8::1]:65535", "[::]:0"} {
 		ap := netip.MustParseAddrPort(s)

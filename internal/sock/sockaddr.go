@@ -11,11 +11,14 @@ package sock
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -159,14 +162,28 @@ func order(p uint16) uint16 {
 	return binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&p))[:])
 }
 
+// zones are the names of all interfaces by their index. To look one up costs as much
+// as all of them; one can be renamed, so that they are good for a minute.
+var zones struct {
+	sync.Mutex
+	names map[uint32]string
+	until time.Time
+}
+
 func zoneName(index uint32) string {
 	if index == 0 {
 		return ""
 	}
-	if ifi, err := net.InterfaceByIndex(int(index)); err == nil {
-		return ifi.Name
+	zones.Lock()
+	defer zones.Unlock()
+	if now := time.Now(); zones.names[index] == "" || now.After(zones.until) {
+		zones.names, zones.until = map[uint32]string{}, now.Add(time.Minute)
+		all, _ := net.Interfaces()
+		for _, ifi := range all {
+			zones.names[uint32(ifi.Index)] = ifi.Name
+		}
 	}
-	return strconv.Itoa(int(index))
+	return cmp.Or(zones.names[index], strconv.Itoa(int(index)))
 }
 
 func zoneIndex(zone string) (index uint32, ok bool) {
