@@ -83,7 +83,7 @@ func (d *driver) settle(i uint32) {
 	b := d.loans[i].buffer
 	d.loans[i] = loan{}
 	d.free = append(d.free, i)
-	b.Release()
+	d.loop.Release(b)
 }
 
 // loanTo is the key of the send without a copy that s has in flight.

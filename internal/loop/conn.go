@@ -475,7 +475,7 @@ func (c *Conn) consume(n int) {
 		if c.head = s.next; c.head == nil {
 			c.tail = nil
 		}
-		c.loop.release(c.loop.segments.put(s))
+		c.loop.Release(c.loop.segments.put(s))
 	}
 }
 
@@ -483,7 +483,7 @@ func (c *Conn) consume(n int) {
 func (c *Conn) dropQueue() {
 	for s := c.head; s != nil; {
 		next := s.next
-		c.loop.release(c.loop.segments.put(s))
+		c.loop.Release(c.loop.segments.put(s))
 		s = next
 	}
 	c.head, c.tail = nil, nil

@@ -142,9 +142,9 @@ func (l *Loop) build(c *Conn) (p couplet.Protocol, ok bool) {
 	return p, p != nil
 }
 
-// release gives up a reference to b, if that is not nil: whoever made b hears of the
+// Release gives up a reference to b, if that is not nil: whoever made b hears of the
 // last one.
-func (l *Loop) release(b *couplet.Buffer) {
+func (l *Loop) Release(b *couplet.Buffer) {
 	if b == nil {
 		return
 	}
