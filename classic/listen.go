@@ -77,6 +77,7 @@ func (e *engine) Listen(network, address string, f couplet.Factory, opts ...coup
 
 // open makes or adopts the socket.
 func (l *listener) open(network, address string) error {
+	makeRoom()
 	var ln net.Listener
 	var err error
 	if l.o.File != nil {

@@ -31,6 +31,9 @@ func taken(nc net.Conn) (n uint64) {
 	return n
 }
 
+// makeRoom is for many descriptors.
+func makeRoom() { sock.MakeRoom() }
+
 // writable reports whether the kernel calls the socket writable: that is when a
 // good part of its buffer is free, so that a queue leaves in large pieces. To
 // ask also makes sure that the runtime's poller hears of it later.

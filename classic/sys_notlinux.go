@@ -12,3 +12,5 @@ func taken(net.Conn) uint64 { return 0 }
 
 // writable leaves it to a send to find out.
 func writable(uintptr) bool { return true }
+
+func makeRoom() {}

@@ -32,6 +32,7 @@ import (
 // addr has the real port. Errors are *net.OpError with the address, wrapping an
 // *os.SyscallError where a system call failed.
 func Listen(network, address string, o *couplet.Options, n int) (fds []int, addr net.Addr, err error) {
+	MakeRoom()
 	if o.File != nil {
 		return adopt(network, o)
 	}
