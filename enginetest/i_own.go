@@ -251,19 +251,22 @@ func idleTimeout(e *Env) {
 
 	// What a slow peer takes of a large send moves, long before the send is done. A
 	// unix socket's buffer holds two of these pieces, and looks full every time.
-	const n, piece = 1 << 20, 2 * (16<<10 - 64)
-	l := e.peerListener()
-	slow, p := e.trickle(n, piece, 4*limit, func() (*conn, Peer) {
-		c := e.conn("slow")
-		c.onMade = func(t couplet.Transport) { t.Write(pattern(0, n)) }
-		e.dial(l.Addr().String(), c, couplet.SendBuffer(16<<10), couplet.IdleTimeout(4*limit))
-		p, err := l.Accept()
-		e.check(err, "a peer's accept")
-		c.waitMade()
-		return c, e.adopt(p)
-	})
-	p.Close()
-	slow.lostWith("eof")
+	// An engine's peer takes more at once than it is read.
+	if e.suite.Client == nil {
+		const n, piece = 1 << 20, 2 * (16<<10 - 64)
+		l := e.peerListener()
+		slow, p := e.trickle(n, piece, 4*limit, func() (*conn, Peer) {
+			c := e.conn("slow")
+			c.onMade = func(t couplet.Transport) { t.Write(pattern(0, n)) }
+			e.dial(l.Addr().String(), c, couplet.SendBuffer(16<<10), couplet.IdleTimeout(4*limit))
+			p, err := l.Accept()
+			e.check(err, "a peer's accept")
+			c.waitMade()
+			return c, e.adopt(p)
+		})
+		p.Close()
+		slow.lostWith("eof", "timeout") // the end may be long behind the last piece
+	}
 
 	// A dial takes the option too.
 	s, c := e.conn("server"), e.conn("idle client")
@@ -327,7 +330,7 @@ func flushTimeout(e *Env) {
 
 	// So it is where the kernel has much of it, and long wants no more. A unix
 	// socket tells of what was read only in pieces of what was written.
-	if e.unix() {
+	if e.unix() || e.suite.Client != nil {
 		return
 	}
 	const much = 3 << 20
