@@ -40,7 +40,8 @@ func (b *Buffer) Retain() *Buffer {
 }
 
 // Release drops a reference. To release more often than was retained is a
-// programming error and panics.
+// programming error and panics; of a Buffer that an engine made it is noticed only
+// until the engine makes another one of it, or in a program built with -race.
 func (b *Buffer) Release() {
 	switch n := b.refs.Add(-1); {
 	case n > 0:

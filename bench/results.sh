@@ -21,9 +21,9 @@ for part in ${*:-table loops evenness ladder report}; do
     ;;
   evenness) "$run" --evenness > bench/results-evenness.txt ;;
   ladder)
-    for connections in 64 1000; do
-      "$run" --candidates uring,uring-oneshot,uring-u2,uring-u3,uring-notry,epoll,epoll-edge,epoll-notry --baseline epoll \
-        --connections $connections --rounds 9 --duration 400ms 2>/dev/null
+    for shape in "64 --size 64" "1000 --size 64" "64 --size 65536"; do
+      "$run" --candidates uring,uring-oneshot,uring-u2,uring-u3,uring-notry,uring-registered,uring-zerocopy,epoll,epoll-edge,epoll-notry \
+        --baseline epoll --connections $shape --rounds 9 --duration 400ms 2>/dev/null
     done > bench/results-ladder.txt
     ;;
   report) "$bin/couplet" bench --json bench/report.json --html docs/report.html ;;
