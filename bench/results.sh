@@ -23,7 +23,7 @@ for part in ${*:-table loops evenness ladder report}; do
   ladder)
     for shape in "64 --size 64" "1000 --size 64" "64 --size 65536"; do
       "$run" --candidates uring,uring-oneshot,uring-u2,uring-u3,uring-notry,uring-registered,uring-zerocopy,epoll,epoll-edge,epoll-notry \
-        --baseline epoll --connections $shape --rounds 9 --duration 400ms 2>/dev/null
+        --baseline epoll --connections $shape --rounds 7 --duration 300ms 2>/dev/null
     done > bench/results-ladder.txt
     ;;
   report) "$bin/couplet" bench --json bench/report.json --html docs/report.html ;;
