@@ -275,7 +275,7 @@ func (r *Result) page() page {
 	for _, k := range slices.Sorted(maps.Keys(errors)) {
 		p.Errors = append(p.Errors, count{k, errors[k]})
 	}
-	p.Incidents = r.occurrences(true)
+	p.Incidents = r.occurrences()
 	p.Marks, p.Totals = r.marks()
 	p.Skipped = r.Skipped
 	return p

@@ -38,61 +38,58 @@ func incidentsBetween(a, b *couplet.Stats) map[string]int64 {
 	return counts
 }
 
-// An occurrence is the incidents of a candidate's samples, of one workload or all.
-type occurrence struct {
-	Workload, Candidate string
-	Text                string
+// happened says what incidents there were in the samples of a candidate, on one
+// workload or, where that is "", on all; it is "" where there were none.
+func (r *Result) happened(workload, candidate string) string {
+	sum := map[string]int64{}
+	for _, s := range r.Samples {
+		if s.Candidate == candidate && (workload == "" || s.Workload == workload) {
+			for k, n := range s.Incidents {
+				sum[k] += n
+			}
+		}
+	}
+	var parts []string
+	for _, i := range incidents {
+		switch n := sum[i.key]; n {
+		case 0:
+		case 1:
+			parts = append(parts, "1 "+i.one)
+		default:
+			parts = append(parts, fmt.Sprint(n, " ", i.many))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
-// occurrences are what happened, by candidate, and by workload too if each is true.
-// Who had nothing is left out.
-func (r *Result) occurrences(each bool) []occurrence {
-	var all []occurrence
-	add := func(workload, candidate string) {
-		sum := map[string]int64{}
-		for _, s := range r.Samples {
-			if s.Candidate == candidate && (workload == "" || s.Workload == workload) {
-				for k, n := range s.Incidents {
-					sum[k] += n
-				}
+// An occurrence is the incidents of a candidate on a workload.
+type occurrence struct{ Workload, Candidate, Text string }
+
+// occurrences are what happened to whom, without those to whom nothing did.
+func (r *Result) occurrences() (all []occurrence) {
+	var told []string
+	for _, w := range r.Workloads {
+		name := w.String()
+		if slices.Contains(told, name) {
+			continue
+		}
+		told = append(told, name)
+		for _, c := range r.candidates(name) {
+			if text := r.happened(name, c); text != "" {
+				all = append(all, occurrence{name, c, text})
 			}
-		}
-		var parts []string
-		for _, i := range incidents {
-			switch n := sum[i.key]; n {
-			case 0:
-			case 1:
-				parts = append(parts, "1 "+i.one)
-			default:
-				parts = append(parts, fmt.Sprint(n, " ", i.many))
-			}
-		}
-		if parts != nil {
-			all = append(all, occurrence{workload, candidate, strings.Join(parts, ", ")})
-		}
-	}
-	workloads := []string{""}
-	if each {
-		workloads = nil
-		for _, w := range r.Workloads {
-			if name := w.String(); !slices.Contains(workloads, name) {
-				workloads = append(workloads, name)
-			}
-		}
-	}
-	for _, w := range workloads {
-		for _, c := range r.candidates(w) {
-			add(w, c)
 		}
 	}
 	return all
 }
 
-// counted is a line of what happened that was no error, for each who counts, or "".
+// counted is a line of what happened for each candidate to whom something did.
 func (r *Result) counted() string {
 	var b strings.Builder
-	for _, o := range r.occurrences(false) {
-		fmt.Fprintf(&b, "No errors, but counted: %s: %s.\n", o.Candidate, o.Text)
+	for _, c := range r.candidates("") {
+		if text := r.happened("", c); text != "" {
+			fmt.Fprintf(&b, "No errors, but counted: %s: %s.\n", c, text)
+		}
 	}
 	return b.String()
 }

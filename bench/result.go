@@ -158,10 +158,11 @@ func sample(w Workload, candidate string, f Figures) Sample {
 	if a.Stats != nil {
 		s.Held = a.Stats.Held
 	}
-	if a.Stats != nil && b.Stats != nil {
+	counted := a.Stats != nil && b.Stats != nil
+	if counted {
 		s.Incidents = incidentsBetween(b.Stats, a.Stats)
 	}
-	if a.Stats != nil && b.Stats != nil && a.Stats.Turns > b.Stats.Turns {
+	if counted && a.Stats.Turns > b.Stats.Turns {
 		s.Batch = float64(a.Stats.Events-b.Stats.Events) / float64(a.Stats.Turns-b.Stats.Turns)
 		for i, n := range a.Stats.Batches {
 			if n -= b.Stats.Batches[i]; n > 0 {

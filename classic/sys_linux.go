@@ -11,24 +11,23 @@ import (
 // acknowledged reports whether the peer has everything, our FIN included, so
 // that a close loses none of it.
 func acknowledged(nc net.Conn) (yes bool) {
-	rc, err := raw(nc)
-	if err != nil {
-		return false
-	}
-	_, isUnix := nc.(*net.UnixConn)
-	rc.Control(func(fd uintptr) { yes = sock.Acknowledged(int(fd), isUnix) })
+	ask(nc, func(fd int, unix bool) { yes = sock.Acknowledged(fd, unix) })
 	return yes
 }
 
 // taken is a number that changes while the peer takes data.
 func taken(nc net.Conn) (n uint64) {
-	rc, err := raw(nc)
-	if err != nil {
-		return 0
-	}
-	_, isUnix := nc.(*net.UnixConn)
-	rc.Control(func(fd uintptr) { n = sock.Progress(int(fd), isUnix) })
+	ask(nc, func(fd int, unix bool) { n = sock.Progress(fd, unix) })
 	return n
+}
+
+// ask calls f with the descriptor of nc, as long as it is open, and with whether it is
+// a unix socket.
+func ask(nc net.Conn, f func(fd int, unix bool)) {
+	if rc, err := raw(nc); err == nil {
+		_, unix := nc.(*net.UnixConn)
+		rc.Control(func(fd uintptr) { f(int(fd), unix) })
+	}
 }
 
 // makeRoom is for many descriptors.

@@ -76,6 +76,9 @@ func newBuffers(r *ring.Ring, config *couplet.Config) (*buffers, error) {
 // live is the number of blocks in the ring, or on their way back to it.
 func (b *buffers) live() int { return len(b.blocks) - len(b.vacant) }
 
+// held is their bytes, which the kernel was given beforehand.
+func (b *buffers) held() int64 { return int64(b.live() * b.memory.Size) }
+
 // grow puts fresh blocks into the ring until there are n, or as many as there
 // may be.
 func (b *buffers) grow(n int) {

@@ -185,6 +185,7 @@ func newDriver(l *loop.Loop) (loop.Driver, error) {
 		return nil, err
 	}
 	d.armWaker()
+	l.Count().Held = d.buffers.held()
 	return d, nil
 }
 

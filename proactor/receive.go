@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"couplet/internal/loop"
-	"couplet/internal/sock"
 	"couplet/proactor/ring"
 )
 
@@ -67,10 +66,7 @@ func (d *driver) watched(s *conn, e *ring.CQE) {
 	case e.Res >= 0 && e.Res&broken == 0: // it was for the FIN
 		d.armWatch(s, broken)
 	default:
-		d.loop.Count().Crossings++
-		errno := sock.SocketError(s.c.FD())
-		d.loop.Tell(loop.Call, "getsockopt", 0, errno)
-		if errno != 0 { // else a send has told it
+		if errno := d.loop.SocketError(s.c); errno != 0 { // else a send has told it
 			d.loop.ReceiveEnded(s.c, errno)
 		}
 	}
@@ -137,14 +133,12 @@ func (d *driver) received(s *conn, e *ring.CQE) {
 	}
 }
 
-// Held implements loop.Holder: it is what was given to the kernel beforehand.
-func (d *driver) Held() int { return d.buffers.live() * d.buffers.memory.Size }
-
 // feed gives the kernel the buffers that came back, and arms those whom it had
 // none for: to arm on an empty ring would fail at once.
 func (d *driver) feed() {
 	d.buffers.adapt(len(d.starved) > 0, d.loop.Now())
 	d.buffers.publish()
+	d.loop.Count().Held = d.buffers.held()
 	for _, k := range d.starved {
 		if s := d.conns.At(k.slot()); s.c != nil && s.generation == k.generation() {
 			d.armReceive(s)

@@ -29,5 +29,5 @@ func (d *driver) Connect(c *loop.Conn) {
 func (d *driver) finishConnect(s *conn) {
 	s.connecting = false
 	d.mark(s)
-	d.loop.Connected(s.c, d.socketError(s))
+	d.loop.Connected(s.c, d.loop.SocketError(s.c))
 }

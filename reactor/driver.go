@@ -118,6 +118,7 @@ func newDriver(l *loop.Loop) (loop.Driver, error) {
 		listeners: make(map[uint32]*listener),
 		memory:    memories.Get(),
 	}
+	l.Count().Held = int64(len(d.memory.Memory)) // however many connections there are
 	if err := p.set(add, w.FD(), key{kind: wakeKey}, readable); err != 0 {
 		d.Shutdown()
 		return nil, fmt.Errorf("couplet: watching the wake-up descriptor: %w", err)

@@ -9,7 +9,6 @@ import (
 
 	"couplet"
 	"couplet/internal/loop"
-	"couplet/internal/sock"
 )
 
 // memorySize is the receive buffer's size: one for all connections of the loop,
@@ -39,7 +38,7 @@ func (d *driver) Watch(c *loop.Conn) {
 	s.guarded = true
 	d.mark(s)
 	if d.edge { // it may have told already
-		if errno := d.socketError(s); errno != 0 {
+		if errno := d.loop.SocketError(c); errno != 0 {
 			d.reports = append(d.reports, report{kind: ended, key: s.key(), errno: errno})
 		}
 	}
@@ -50,16 +49,9 @@ func (d *driver) broken(s *conn) {
 	s.guarded = false
 	s.hung = true // it is told once
 	d.mark(s)
-	if errno := d.socketError(s); errno != 0 { // else a send has told it
+	if errno := d.loop.SocketError(s.c); errno != 0 { // else a send has told it
 		d.loop.ReceiveEnded(s.c, errno)
 	}
-}
-
-func (d *driver) socketError(s *conn) errno {
-	d.loop.Count().Crossings++
-	err := sock.SocketError(s.c.FD())
-	d.loop.Tell(loop.Call, "getsockopt", 0, err)
-	return err
 }
 
 // receive reads what is there, a turn's share at most: the rest stays in the
@@ -123,9 +115,6 @@ func (d *driver) goOn(n int) {
 	}
 	d.again = d.again[:copy(d.again, d.again[n:])]
 }
-
-// Held implements loop.Holder: it is one block, however many connections there are.
-func (d *driver) Held() int { return len(d.memory.Memory) }
 
 // room is what there is to receive into. Where pieces of the memory are held, it
 // is what is behind them, or fresh memory if that has become little.

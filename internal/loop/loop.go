@@ -38,7 +38,6 @@ type Loop struct {
 	index   int
 	config  *couplet.Config
 	driver  Driver
-	holder  Holder // the driver, or nil
 	sockets Sockets
 	thread  atomic.Int64 // the thread's id, once it runs
 
@@ -227,7 +226,6 @@ func (l *Loop) yield() {
 
 func (l *Loop) start(d Driver) {
 	l.driver = d
-	l.holder, _ = d.(Holder)
 	l.thread.Store(int64(unix.Gettid()))
 	l.now = l.clock()
 }
@@ -238,9 +236,6 @@ func (l *Loop) Turn(limit time.Duration) error {
 	timeout := l.timeout()
 	if limit >= 0 && (timeout < 0 || timeout > limit) {
 		timeout = limit
-	}
-	if l.holder != nil {
-		l.count.Held = int64(l.holder.Held())
 	}
 	l.publish()
 	if timeout != 0 {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"couplet"
+	"couplet/internal/sock"
 )
 
 // Layer says who did, or saw, what a trace tells of.
@@ -40,12 +41,6 @@ const (
 	Asked Layer = "asked"
 )
 
-// A Holder is a Driver that can say how many bytes it holds ready to receive
-// into.
-type Holder interface {
-	Held() int
-}
-
 // TraceTo has hook see all that happens on l, in order and on l's thread, from
 // soon on until another TraceTo; nil ends it. Any goroutine may call it. It
 // reports false where l has ended.
@@ -58,8 +53,8 @@ type Holder interface {
 func (l *Loop) TraceTo(hook func(at time.Time, layer, what string, n int, failed string)) bool {
 	return l.Post(func() {
 		l.hook = hook
-		if l.holder != nil {
-			l.Tell(Held, "receive memory", l.holder.Held(), 0)
+		if n := l.count.Held; n > 0 {
+			l.Tell(Held, "receive memory", int(n), 0)
 		}
 	})
 }
@@ -79,6 +74,15 @@ func (l *Loop) Returned(call string, err error) {
 		errors.As(err, &errno)
 		l.tell(Call, call, 0, errno)
 	}
+}
+
+// SocketError takes the error that waits on c's socket, by a system call of which it
+// tells; 0 if none does.
+func (l *Loop) SocketError(c *Conn) syscall.Errno {
+	l.count.Crossings++
+	errno := sock.SocketError(c.FD())
+	l.Tell(Call, "getsockopt", 0, errno)
+	return errno
 }
 
 // Traced reports whether there is a hook.

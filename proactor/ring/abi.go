@@ -110,8 +110,6 @@ const (
 	pbufIncremental uint16 = 2 // IOU_PBUF_RING_INC
 
 	sqCQOverflow uint32 = 1 << 1 // IORING_SQ_CQ_OVERFLOW
-
-	ringSlots = 16 // IO_RINGFD_REG_MAX, of each thread
 )
 
 // setupParams is struct io_uring_params.

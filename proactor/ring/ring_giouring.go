@@ -52,6 +52,9 @@ func (b *binding) open(p *setupParams, entries uint32) syscall.Errno {
 	return 0
 }
 
+// ringSlots is IO_RINGFD_REG_MAX, the rings that a thread can register.
+const ringSlots = 16
+
 func (b *binding) close() syscall.Errno {
 	if b.enterHow != 0 {
 		// giouring does not take its registration back, which would keep the ring alive until the
