@@ -112,9 +112,9 @@ type conn struct {
 	cancelling bool       // the receive in flight is being cancelled
 	ended      bool       // the peer's FIN came; the watch is for errors
 	copies     bool       // sending without a copy was refused
-	size       int32      // of the send in flight
 	closing    bool
 	how        loop.CloseMode
+	size       int32 // of the send in flight
 }
 
 // listener is what the driver keeps of a listening socket.

@@ -27,13 +27,12 @@ const (
 )
 
 // Conn is one connection: the state machine behind a couplet.Transport. All of
-// it belongs to its loop. There may be very many that do nothing, so it is small:
-// what few of them need, or none for long, is in rare.
+// it belongs to its loop. There may be very many that do nothing, so it is small,
+// two cache lines: what few of them need, or none for long, is in rare.
 type Conn struct {
-	loop   *Loop
-	origin *origin
-	proto  couplet.Protocol
-	*rare  // to be read; set returns it to be written
+	loop  *Loop
+	proto couplet.Protocol
+	*rare // to be read; set returns it to be written
 
 	head, tail *Segment
 	queued     int           // bytes in the queue
@@ -45,9 +44,8 @@ type Conn struct {
 	turn       uint32 // in which delivered counts
 	delivered  uint32
 
-	fd       int32
-	endErrno uint16
-	peer     sock.Remote // remote is the address where this does not hold it
+	fd   int32
+	peer sock.Remote // remote is the address where this does not hold it
 
 	state      state
 	paused     bool // by the protocol
@@ -67,16 +65,19 @@ type Conn struct {
 	buffers    bool // proto is a BufferReceiver
 }
 
-// rare is the part of a Conn that is made when the first of it is set.
+// rare is the part of a Conn that is made when the first of it is set. Until then
+// the connections of a listener share one, its usual.
 type rare struct {
+	origin  *origin
 	dial    *dial // while connecting
 	context any
 
 	inbound   *inbound // received while paused or set back
 	low, high uint32   // watermarks
 
-	sendErr error // the first error of sending; then only reading goes on
-	reason  error
+	endErrno syscall.Errno // of the end of receiving
+	sendErr  error         // the first error of sending; then only reading goes on
+	reason   error
 
 	own      *timer        // the protocol's, armed by AfterFunc: a list
 	timer    *timers.Timer // idle, flush or linger: one at a time
@@ -85,18 +86,21 @@ type rare struct {
 	remote, local net.Addr
 }
 
-// usual is the rare of all who have nothing of their own. It is never written.
-var usual = rare{high: defaultHigh}
+func newRare(o *origin) *rare { return &rare{origin: o, high: defaultHigh} }
 
 // newConn is a connection of nothing but its descriptor.
 func newConn(l *Loop, fd int, o *origin) *Conn {
-	return &Conn{loop: l, fd: int32(fd), origin: o, rare: &usual}
+	r := o.usual
+	if r == nil {
+		r = newRare(o)
+	}
+	return &Conn{loop: l, fd: int32(fd), rare: r}
 }
 
 // set is c's own rare, to be written.
 func (c *Conn) set() *rare {
-	if c.rare == &usual {
-		r := usual
+	if c.rare == c.origin.usual {
+		r := *c.rare
 		c.rare = &r
 	}
 	return c.rare
@@ -260,7 +264,10 @@ func (c *Conn) receiveEnded(errno syscall.Errno) {
 	if errno == 0 && c.head != nil && c.loop.sockets.Torn(c.FD(), c.origin.unix) {
 		errno = syscall.ECONNRESET
 	}
-	c.ended, c.endErrno = true, uint16(errno)
+	c.ended = true
+	if errno != 0 {
+		c.set().endErrno = errno
+	}
 	if c.state == open && (c.paused || c.inbound.len() > 0) {
 		return // it waits behind the data
 	}
@@ -274,7 +281,7 @@ func (c *Conn) readEnded() {
 	case c.sendErr != nil:
 		c.fail(c.sendErr)
 	case c.endErrno != 0:
-		c.fail(c.opError("read", syscall.Errno(c.endErrno)))
+		c.fail(c.opError("read", c.endErrno))
 	case c.state == lingering:
 		c.finish()
 	case c.state == open && !c.peerClosed:
@@ -511,7 +518,7 @@ func (c *Conn) flushed() {
 		return
 	}
 	if c.endErrno != 0 { // the connection is broken: there is nobody to send a FIN to
-		c.fail(c.opError("read", syscall.Errno(c.endErrno)))
+		c.fail(c.opError("read", c.endErrno))
 		return
 	}
 	first := !c.finSent

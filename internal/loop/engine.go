@@ -141,7 +141,7 @@ func (e *Engine) Listen(network, address string, f couplet.Factory, opts ...coup
 	if n.origin, err = newOrigin(network, f, opts); err != nil {
 		return nil, err
 	}
-	n.listener = n
+	n.listener, n.usual = n, newRare(&n.origin)
 	count := 1
 	if e.config.Spread == couplet.ReusePort && !n.unix {
 		count = len(e.loops)

@@ -23,6 +23,7 @@ type origin struct {
 	opts     *couplet.Options
 	factory  couplet.Factory
 	listener *listener    // nil for a dial
+	usual    *rare        // of the listener's connections; it is never written
 	open     atomic.Int64 // connections of the listener, on all loops
 }
 

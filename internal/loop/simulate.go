@@ -74,8 +74,5 @@ func (l *Loop) Leftovers() string {
 	note(len(l.dials), "dials")
 	note(l.starving, "starving listeners")
 	note(int(l.load.Load()), "counted for LeastConnections")
-	if usual != (rare{high: defaultHigh}) {
-		note(1, "write to what all connections share")
-	}
 	return strings.Join(out, ", ")
 }
