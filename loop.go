@@ -18,9 +18,10 @@ type Loop interface {
 
 	// AfterFunc calls f on the loop after d, never early, and never inside this
 	// call; a negative d is zero. Timers fire in order of deadline, then of
-	// creation. One of 16 ms or more may be up to a millisecond late, so that
-	// those due at about the same time cost one wake-up. The timer belongs to the loop and outlives connections; it is
-	// dropped when the engine ends.
+	// creation. The deadline of one of 16 ms or more may be rounded up to
+	// the millisecond, so that those due at about the same time cost one wake-up. The
+	// timer belongs to the loop and outlives connections; it is dropped when the
+	// engine ends.
 	AfterFunc(d time.Duration, f func()) Timer
 
 	// Every calls f each d from now on, by the schedule: a late call does not

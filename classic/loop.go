@@ -245,7 +245,7 @@ func (l *loop) turn(f *flusher) (wait time.Duration, idle bool) {
 	}
 	now, before := l.now.Sub(l.epoch), l.timers.Seq()
 	for t := l.timers.PopDue(now, before); t != nil; t = l.timers.PopDue(now, before) {
-		l.fire(t)
+		t.F()
 	}
 	for n := 0; l.at < len(l.batch) && n < l.e.cfg.PostsPerTurn; n++ {
 		p := l.batch[l.at]

@@ -42,7 +42,11 @@ func mustBePeriod(d time.Duration) {
 
 func (l *loop) newTimer(c *conn, f func()) *timer {
 	t := &timer{l: l, c: c}
-	t.F, t.Owner = f, t
+	t.F = func() {
+		t.unlink()
+		l.e.count.timersRun.Add(1)
+		l.call(c, "a timer", f)
+	}
 	return t
 }
 
@@ -55,18 +59,6 @@ func (l *loop) schedule(t *timers.Timer, at time.Duration) {
 	if first, _ := l.timers.Next(); first == at {
 		l.wakeUp()
 	}
-}
-
-// fire runs a timer that is due.
-func (l *loop) fire(tm *timers.Timer) {
-	t, ok := tm.Owner.(*timer)
-	if !ok {
-		tm.F()
-		return
-	}
-	t.unlink()
-	l.e.count.timersRun.Add(1)
-	l.call(t.c, "a timer", t.F)
 }
 
 // Stop prevents the call.

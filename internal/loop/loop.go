@@ -265,7 +265,7 @@ func (l *Loop) timeout() time.Duration {
 	if len(l.ready) > 0 || len(l.over) > 0 || len(l.dirty) > 0 || l.behind || l.backlog != nil || !l.posts.empty() || l.Ended() {
 		return 0
 	}
-	at, ok := l.timers.Wake()
+	at, ok := l.timers.Next()
 	if !ok {
 		return -1
 	}
@@ -426,6 +426,9 @@ func (l *Loop) forget(c *Conn) {
 	if l.stopping && c.made {
 		l.engine.drained(c.cut)
 	}
+	if o := c.origin; checked && o.usual != nil && *o.usual != *newRare(o) {
+		panic("couplet: what all connections of a listener share was written")
+	}
 	c.origin.leave(l)
 }
 
@@ -483,16 +486,13 @@ func (l *Loop) after(d time.Duration, f func()) { l.afterFunc(d, f) }
 
 func (l *Loop) newTimer(f func()) *timers.Timer { return &timers.Timer{F: f} }
 
-// fine is the delay from which on a timer may be up to a millisecond late, so
+// coarse is the delay from which on a timer may be up to a millisecond late, so
 // that those that are due at about the same time are due at once.
-const fine = 16 * time.Millisecond
+const coarse = 16 * time.Millisecond
 
 // setTimer arms t by a fresh look at the clock, so that it is never early.
 func (l *Loop) setTimer(t *timers.Timer, d time.Duration) {
-	if t.Fine != (d < fine) {
-		l.timers.Remove(t) // the queue counts the fine ones
-		t.Fine = !t.Fine
-	}
+	t.Coarse = d >= coarse
 	l.timers.Add(t, timers.Deadline(l.clock(), d))
 }
 

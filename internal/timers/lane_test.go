@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Timers of more periods than there are lanes, once and repeating, moved, removed,
-// with their period changed, while time passes by steps and by leaps: what fires, when
+// Timers of more periods than there are lanes, once and repeating, coarse and not, moved,
+// removed, with their period changed, while time passes by steps and by leaps: what fires, when
 // next and how often it was missed is what a plain list says.
 func TestRepeatingAgainstModel(t *testing.T) {
 	type modelled struct {
@@ -18,7 +18,17 @@ func TestRepeatingAgainstModel(t *testing.T) {
 		at      time.Duration
 		seq     uint64
 	}
-	for seed := range uint64(20) {
+	due := func(m *modelled) time.Duration {
+		if m.Coarse {
+			return (m.at + time.Millisecond - 1).Truncate(time.Millisecond)
+		}
+		return m.at
+	}
+	for seed := range uint64(40) {
+		unit := time.Duration(1)
+		if seed%2 == 1 {
+			unit = time.Millisecond / 4
+		}
 		rng := rand.New(rand.NewPCG(seed, 2))
 		var q Queue
 		all := make([]*modelled, 200)
@@ -27,7 +37,7 @@ func TestRepeatingAgainstModel(t *testing.T) {
 		}
 		first := func() (f *modelled) {
 			for _, m := range all {
-				if m.pending && (f == nil || m.at < f.at || m.at == f.at && m.seq < f.seq) {
+				if m.pending && (f == nil || due(m) < due(f) || due(m) == due(f) && m.seq < f.seq) {
 					f = m
 				}
 			}
@@ -44,22 +54,23 @@ func TestRepeatingAgainstModel(t *testing.T) {
 				}
 				m.pending = false
 			case 1, 2, 3:
-				m.Period = time.Duration(rng.IntN(2*lanes)) * 10
+				m.Coarse = rng.IntN(2) == 0
+				m.Period = time.Duration(rng.IntN(2*lanes)) * 10 * unit
 				m.pending, m.seq, m.at = true, q.Seq(), now+m.Period
 				if m.Period == 0 {
-					m.at = now + time.Duration(rng.IntN(50))
+					m.at = now + time.Duration(rng.IntN(50))*unit
 				}
 				q.Add(&m.Timer, m.at)
 			case 4:
-				now += time.Duration(rng.IntN(5))
+				now += time.Duration(rng.IntN(5)) * unit
 				if rng.IntN(20) == 0 {
-					now += time.Duration(rng.IntN(300))
+					now += time.Duration(rng.IntN(300)) * unit
 				}
 			default:
 				before := q.Seq()
 				got := q.PopDue(now, before)
 				want := first()
-				if want != nil && (want.at > now || want.seq >= before) {
+				if want != nil && (due(want) > now || want.seq >= before) {
 					want = nil
 				}
 				if (got == nil) != (want == nil) || want != nil && got != &want.Timer {
@@ -90,7 +101,7 @@ func TestRepeatingAgainstModel(t *testing.T) {
 				}
 			}
 			at, ok := q.Next()
-			if f := first(); q.Len() != live || ok != (f != nil) || f != nil && at != f.at {
+			if f := first(); q.Len() != live || ok != (f != nil) || f != nil && at != due(f) {
 				t.Fatalf("%s: Len %d, Next %v %v with %d pending", where, q.Len(), at, ok, live)
 			}
 		}

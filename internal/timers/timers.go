@@ -22,16 +22,17 @@ type Timer struct {
 	F func()
 	// Period is not zero for a timer that repeats; see nextAt.
 	Period time.Duration
-	// Fine marks a timer that is not to be late for the sake of others; see
-	// Wake. It must not change while the timer is in a queue.
-	Fine bool
-	// Owner is for the owner's use: say, the connection the timer belongs to.
-	Owner any
+	// Coarse rounds the deadlines that the timer is armed with from then on up to
+	// the millisecond. Ten thousand timers of a tenth of a second then cost a
+	// thousand wake-ups a second and not a hundred thousand; and those of one
+	// millisecond fire in the order of their making, which is that of what they
+	// touch in memory, the kernel's too.
+	Coarse bool
 
-	at     time.Duration
-	missed int
+	missed int32
 	lane   int32 // 0 when idle, inHeap, or the number of its lane plus one
 	index  int32 // place there
+	at     time.Duration
 }
 
 const inHeap = -1
@@ -39,12 +40,12 @@ const inHeap = -1
 // Pending reports whether t is in a queue.
 func (t *Timer) Pending() bool { return t.lane != 0 }
 
-// At is the deadline that t was last armed with.
+// At is the deadline that t was last armed with, not rounded.
 func (t *Timer) At() time.Duration { return t.at }
 
 // Missed is how many times a timer that repeats did not fire because it fired so
-// late the last time.
-func (t *Timer) Missed() int { return t.missed }
+// late the last time; 2^31-1 where it was more often than that.
+func (t *Timer) Missed() int { return int(t.missed) }
 
 // nextAt is the next deadline of a repeating timer that fired: by its schedule,
 // so a late call does not shift those after it, and without those that passed
@@ -55,6 +56,14 @@ func (t *Timer) nextAt(now time.Duration) time.Duration {
 		next += (late + t.Period - 1) / t.Period * t.Period
 	}
 	return next
+}
+
+// roundUp is the end of the millisecond that at is in.
+func roundUp(at time.Duration) time.Duration {
+	if at > math.MaxInt64-time.Millisecond {
+		return at
+	}
+	return (at + time.Millisecond - 1) / time.Millisecond * time.Millisecond
 }
 
 // Deadline is now+d; a negative d is zero, and a sum that does not fit is the
@@ -74,7 +83,6 @@ type Queue struct {
 	heap  []entry
 	lanes []lane
 	seq   uint64
-	fine  int // timers that are Fine
 }
 
 // entry repeats the timer's keys, so that the heap is ordered without touching
@@ -97,6 +105,9 @@ const arity = 4
 // is pending is moved.
 func (q *Queue) Add(t *Timer, at time.Duration) {
 	e := entry{at, q.seq, t}
+	if t.Coarse {
+		e.at = roundUp(at)
+	}
 	q.seq++
 	if t.lane == inHeap && t.Period == 0 {
 		t.at = at
@@ -105,11 +116,8 @@ func (q *Queue) Add(t *Timer, at time.Duration) {
 	}
 	q.Remove(t)
 	t.at = at
-	if t.Fine {
-		q.fine++
-	}
 	if t.Period > 0 {
-		if i := q.laneOf(t.Period); i >= 0 && q.lanes[i].fits(at) {
+		if i := q.laneOf(t.Period); i >= 0 && q.lanes[i].fits(e.at) {
 			q.lanes[i].push(e, i)
 			return
 		}
@@ -145,9 +153,6 @@ func (q *Queue) Remove(t *Timer) bool {
 	if t.lane == 0 {
 		return false
 	}
-	if t.Fine {
-		q.fine--
-	}
 	if t.lane != inHeap {
 		q.lanes[t.lane-1].remove(t)
 		return true
@@ -179,24 +184,12 @@ func (q *Queue) first() *entry {
 	return first
 }
 
-// Next is the earliest deadline; ok is false where no timer is armed.
+// Next is when the first timer is due; ok is false where none is armed.
 func (q *Queue) Next() (at time.Duration, ok bool) {
 	if e := q.first(); e != nil {
 		return e.at, true
 	}
 	return 0, false
-}
-
-// Wake is when to look for due timers next, if nothing else happens: at the
-// earliest deadline, or, where no timer is Fine, at the end of the millisecond
-// that it is in. Ten thousand timers of a tenth of a second then cost a thousand
-// wake-ups a second, and not a hundred thousand.
-func (q *Queue) Wake() (at time.Duration, ok bool) {
-	at, ok = q.Next()
-	if q.fine == 0 && at < math.MaxInt64-time.Millisecond {
-		at = (at + time.Millisecond - 1) / time.Millisecond * time.Millisecond
-	}
-	return at, ok
 }
 
 // PopDue takes out the first timer, if its deadline is not after now and it was
@@ -212,7 +205,7 @@ func (q *Queue) PopDue(now time.Duration, before uint64) *Timer {
 	t := e.t
 	if t.Period > 0 {
 		next := t.nextAt(now)
-		t.missed = int((next-t.at)/t.Period) - 1
+		t.missed = int32(min((next-t.at)/t.Period-1, math.MaxInt32))
 		q.Add(t, next)
 	} else {
 		q.Remove(t)

@@ -178,42 +178,41 @@ func BenchmarkRearmAmongTenThousand(b *testing.B) {
 	}
 }
 
-// Timers that need not be fine are looked at once a millisecond; one that must be
-// has the queue look at every deadline.
-func TestWakeIsAtTheEndOfAMillisecondUnlessOneIsFine(t *testing.T) {
+// A coarse timer is due at the end of the millisecond that its deadline is in, after
+// those that were armed for it before; its schedule is not shifted, and one that is
+// not coarse is due when it says.
+func TestACoarseTimerIsDueAtTheEndOfItsMillisecond(t *testing.T) {
+	const ms = time.Millisecond
 	var q Queue
-	wake := func() time.Duration { at, _ := q.Wake(); return at }
-	if _, ok := q.Wake(); ok {
-		t.Error("an empty queue wants to wake")
+	first := &Timer{Coarse: true, Period: 20 * ms}
+	second := &Timer{Coarse: true}
+	fine := &Timer{}
+	q.Add(first, 2*ms+5)
+	q.Add(second, 2*ms+1)
+	q.Add(fine, 2*ms+9)
+	for i, want := range []struct {
+		t  *Timer
+		at time.Duration
+	}{{fine, 2*ms + 9}, {first, 3 * ms}, {second, 3 * ms}, {first, 23 * ms}} {
+		at, ok := q.Next()
+		if !ok || at != want.at || q.PopDue(at-1, q.Seq()) != nil || q.PopDue(at, q.Seq()) != want.t {
+			t.Fatalf("timer %d was not the one to fire, and not before %v: Next is %v", i, want.at, at)
+		}
 	}
-	slow, fine := &Timer{}, &Timer{Fine: true}
-	q.Add(slow, 2*time.Millisecond+1)
-	if got := wake(); got != 3*time.Millisecond {
-		t.Errorf("wakes at %v, want 3ms", got)
+	if first.At() != 42*ms+5 {
+		t.Errorf("what repeats is armed for %v", first.At())
 	}
-	q.Add(slow, 2*time.Millisecond)
-	if got := wake(); got != 2*time.Millisecond {
-		t.Errorf("wakes at %v, want 2ms", got)
+	q.Remove(first)
+	for _, at := range []time.Duration{2 * ms, math.MaxInt64, math.MaxInt64 - 1} {
+		q.Add(second, at)
+		if got, _ := q.Next(); got != at {
+			t.Errorf("a deadline of %v became %v", at, got)
+		}
 	}
-	q.Add(slow, 2*time.Millisecond+1)
-	q.Add(fine, time.Hour)
-	q.Add(fine, 2*time.Hour) // moved, not counted twice
-	if got := wake(); got != 2*time.Millisecond+1 {
-		t.Errorf("with a fine timer it wakes at %v", got)
-	}
-	q.Remove(fine)
-	q.Remove(fine)
-	if got := wake(); got != 3*time.Millisecond {
-		t.Errorf("without it, at %v", got)
-	}
-	q.Add(fine, 0)
-	q.PopDue(0, q.Seq())
-	if got := wake(); got != 3*time.Millisecond {
-		t.Errorf("after it fired, at %v", got)
-	}
-	q.Add(slow, math.MaxInt64)
-	if got := wake(); got != math.MaxInt64 {
-		t.Errorf("the far future is at %v", got)
+	second.Coarse = false // which it takes note of when it is armed again
+	q.Add(second, 2*ms+1)
+	if got, _ := q.Next(); got != 2*ms+1 {
+		t.Errorf("no longer coarse, it is due at %v", got)
 	}
 }
 
