@@ -30,7 +30,7 @@ func run() error {
 	var w bench.Workload
 	var plan bench.Plan
 	candidates := flag.String("candidates", "uring,epoll,goroutine,gnet,net,c-uring,c-epoll", "who is measured, of "+names())
-	kind := flag.String("workload", "echo", "what is measured: echo, pipelined, stream, poems, churn, broadcast or idle")
+	kind := flag.String("workload", "echo", fmt.Sprintf("what is measured, of %v", bench.Kinds))
 	flag.IntVar(&w.Connections, "connections", 0, "connections (64 by default)")
 	flag.IntVar(&w.Size, "size", 0, "`bytes` of a message or chunk (64 by default, 10 for poems)")
 	flag.IntVar(&w.Depth, "depth", 0, "messages in flight on each connection (1 by default)")
