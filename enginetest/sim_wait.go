@@ -76,7 +76,7 @@ func (d *simDriver) Wake() {
 }
 
 // Wait implements loop.Driver.
-func (d *simDriver) Wait(timeout time.Duration) error {
+func (d *simDriver) Wait(limit time.Duration) error {
 	n := d.net
 	d.enter("Wait")
 	if d.inWait {
@@ -84,6 +84,12 @@ func (d *simDriver) Wait(timeout time.Duration) error {
 	}
 	d.inWait = true
 	defer func() { d.inWait = false }()
+	if n.config.Lazy && n.config.Choose == nil && n.pick(2) == 0 {
+		d.early()
+	}
+	n.mu.Unlock()
+	timeout := d.loop.Rest(limit)
+	n.mu.Lock()
 	switch {
 	case d.live:
 		n.run()
@@ -97,9 +103,6 @@ func (d *simDriver) Wait(timeout time.Duration) error {
 		for n.pick(2) == 1 && n.step() {
 		}
 	case n.config.Lazy:
-		if n.pick(2) == 0 {
-			d.early()
-		}
 		for k := n.pick(12); k > 0 && n.step(); k-- {
 		}
 	default:
@@ -128,9 +131,6 @@ func (d *simDriver) early() {
 		k++
 	}
 	d.report(d.net.pick(k + 1))
-	d.net.mu.Unlock()
-	d.loop.Recheck(-1)
-	d.net.mu.Lock()
 }
 
 func (d *simDriver) sleep(timeout time.Duration) {

@@ -10,12 +10,12 @@ import (
 
 // Wait implements loop.Driver: it reports what was done at once, waits until
 // something may be done, does it, and reports that.
-func (d *driver) Wait(timeout time.Duration) error {
+func (d *driver) Wait(limit time.Duration) error {
 	if len(d.reports) > 0 {
 		d.report()
-		timeout = d.loop.Recheck(timeout)
 	}
 	d.update() // which may have something to report
+	timeout := d.loop.Rest(limit)
 	if len(d.reports) > 0 || len(d.again) > 0 {
 		timeout = 0
 	}

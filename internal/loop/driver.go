@@ -52,10 +52,11 @@ type Driver interface {
 	// Close was called.
 	Close(c *Conn, how CloseMode)
 
-	// Wait submits what was asked for, waits until there is something to
-	// report, timeout has passed (negative: no limit) or Wake was called, calls
-	// loop.Awake, then reports. An error is the end of the loop.
-	Wait(timeout time.Duration) error
+	// Wait reports what was done at once, asks loop.Rest for how long it may
+	// wait, submits what was asked for, waits until there is something to report,
+	// that time has passed or Wake was called, calls loop.Awake, then reports. An
+	// error is the end of the loop.
+	Wait(limit time.Duration) error
 	// Wake makes a Wait that sleeps, or the next one, return. It may be called
 	// from any goroutine until Shutdown.
 	Wake()

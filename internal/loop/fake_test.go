@@ -152,12 +152,13 @@ func (d fakeDriver) Close(c *Conn, how CloseMode) {
 	d.note("close %s", [...]string{"graceful", "reset"}[how])
 }
 
-func (d fakeDriver) Wait(time.Duration) error {
+func (d fakeDriver) Wait(limit time.Duration) error {
 	early := d.b.early
 	d.b.early = nil
 	for _, f := range early {
 		f()
 	}
+	d.b.loop.Rest(limit)
 	d.b.loop.Awake()
 	if d.b.waitErr != nil {
 		return d.b.waitErr

@@ -52,7 +52,6 @@ type Loop struct {
 		at   time.Duration
 	}
 
-	slab     slab
 	segments segments
 	timers   timers.Queue
 	open     int // connections that are no dials
@@ -83,6 +82,8 @@ type Loop struct {
 		sync.Mutex
 		couplet.Stats
 	}
+
+	slab slab // last, since it is large
 }
 
 // What a driver may ask of a Loop.
@@ -90,13 +91,23 @@ type Loop struct {
 // Config is the engine's configuration.
 func (l *Loop) Config() *couplet.Config { return l.config }
 
-// Recheck is timeout, or less where reports that were made before sleeping have
-// left work: a driver that reports before it sleeps asks for this in between.
-func (l *Loop) Recheck(timeout time.Duration) time.Duration {
-	l.publish()
-	if t := l.timeout(); t >= 0 && (timeout < 0 || t < timeout) {
-		return t
+// Rest is how long a driver may wait now: at most limit (negative: for as long as
+// nothing is due), and not at all where work remains. A driver asks for it once in each
+// Wait, when it has reported what is done already: from then on Post wakes it.
+func (l *Loop) Rest(limit time.Duration) time.Duration {
+	timeout := l.timeout()
+	if limit >= 0 && (timeout < 0 || timeout > limit) {
+		timeout = limit
 	}
+	l.publish()
+	if timeout == 0 {
+		return 0
+	}
+	l.asleep.Store(true)
+	if !l.posts.empty() { // posted before it could see that we sleep
+		return 0
+	}
+	l.count.Sleeps++
 	return timeout
 }
 
@@ -233,19 +244,10 @@ func (l *Loop) start(d Driver) {
 // Turn is one turn of the loop. It waits for at most limit (negative: for as
 // long as nothing is due). An error is the end of the loop.
 func (l *Loop) Turn(limit time.Duration) error {
-	timeout := l.timeout()
-	if limit >= 0 && (timeout < 0 || timeout > limit) {
-		timeout = limit
+	if l.timers.Len() > 0 {
+		l.now = l.clock() // for what is reported before the wait
 	}
-	l.publish()
-	if timeout != 0 {
-		l.asleep.Store(true)
-		if !l.posts.empty() { // posted before it could see that we sleep
-			timeout = 0
-		}
-		l.count.Sleeps++
-	}
-	if err := l.driver.Wait(timeout); err != nil {
+	if err := l.driver.Wait(limit); err != nil {
 		return err
 	}
 	l.asleep.Store(false)
@@ -269,8 +271,7 @@ func (l *Loop) timeout() time.Duration {
 	if !ok {
 		return -1
 	}
-	l.now = l.clock() // also for what is reported before the wait
-	return max(at-l.now, 0)
+	return max(at-l.clock(), 0)
 }
 
 // pauseWriters tells those whom the last flush left above their high watermark, and
