@@ -6,11 +6,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 
 	"couplet/bench"
@@ -19,9 +21,15 @@ import (
 func main() {
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "run:", err)
+		if errors.As(err, new(usage)) {
+			os.Exit(2)
+		}
 		os.Exit(1)
 	}
 }
+
+// usage is an error of the command line.
+type usage struct{ error }
 
 func run() error {
 	if len(os.Args) > 1 && os.Args[1] == "server" {
@@ -47,7 +55,7 @@ func run() error {
 	flag.IntVar(&plan.Retries, "retries", 3, "how often a sample is taken again that other processes disturbed")
 	flag.StringVar(&plan.Peers, "peers-dir", "", "`directory` of the module bench/peers")
 	table := flag.Bool("table", false, "measure all shapes that the project has targets for")
-	only := flag.String("only", "", "with --table: only shapes whose name contains this `text`")
+	part := flag.String("only", "", "with --table: only shapes whose name contains this `text`")
 	jsonFile := flag.String("json", "", "write every sample to this `file`")
 	markdown := flag.String("markdown", "", "write the report with the targets to this `file`")
 	html := flag.String("html", "", "write the report as a self-contained page to this `file`")
@@ -55,7 +63,7 @@ func run() error {
 	evenness := flag.Bool("evenness", false, "tell how evenly connections spread over several loops, and measure nothing else")
 	flag.Parse()
 	if flag.NArg() > 0 {
-		return fmt.Errorf("there is no argument %q; see --help", flag.Arg(0))
+		return usage{fmt.Errorf("there is no argument %q; see --help", flag.Arg(0))}
 	}
 
 	if *evenness {
@@ -64,17 +72,28 @@ func run() error {
 	var result *bench.Result
 	var err error
 	if *from != "" {
+		if err := only(flag.CommandLine, "from", "baseline", "markdown", "html"); err != nil {
+			return usage{fmt.Errorf("--from measures nothing: %w", err)}
+		}
 		if result, err = bench.ReadFile(*from); err != nil {
 			return err
 		}
+		flag.Visit(func(f *flag.Flag) {
+			if f.Name == "baseline" {
+				result.Manifest.Baseline = plan.Baseline
+			}
+		})
 	} else {
 		plan.Candidates = strings.Split(*candidates, ",")
 		w.Kind = bench.Kind(*kind)
+		if _, err := w.WithDefaults(); err != nil {
+			return usage{err}
+		}
 		plan.Workloads = []bench.Workload{w}
 		if *table {
 			plan.Workloads = nil
 			for _, w := range bench.Table() {
-				if strings.Contains(w.String(), *only) {
+				if strings.Contains(w.String(), *part) {
 					plan.Workloads = append(plan.Workloads, w)
 				}
 			}
@@ -108,9 +127,19 @@ func run() error {
 	if e := result.WriteTable(os.Stdout); e != nil {
 		return e
 	}
-	if errors := result.Errors(); len(errors) > 0 && err == nil {
-		err = fmt.Errorf("there were errors: %v; these samples took no part", errors)
+	if wrong := result.Errors(); len(wrong) > 0 && err == nil {
+		err = fmt.Errorf("there were errors: %v; these samples took no part", wrong)
 	}
+	return err
+}
+
+// only is the error of a flag that was given and is none of those named.
+func only(fs *flag.FlagSet, names ...string) (err error) {
+	fs.Visit(func(f *flag.Flag) {
+		if !slices.Contains(names, f.Name) {
+			err = fmt.Errorf("--%s has no meaning with it", f.Name)
+		}
+	})
 	return err
 }
 
