@@ -14,9 +14,7 @@ import (
 // Wait implements loop.Driver: it hands over what was asked for, waits until
 // something of it is done, and reports that. Mostly this is one system call.
 func (d *driver) Wait(limit time.Duration) error {
-	if len(d.reports) > 0 {
-		d.report()
-	}
+	d.report()
 	timeout := d.loop.Rest(limit)
 	if len(d.reports) > 0 {
 		timeout = 0

@@ -11,9 +11,7 @@ import (
 // Wait implements loop.Driver: it reports what was done at once, waits until
 // something may be done, does it, and reports that.
 func (d *driver) Wait(limit time.Duration) error {
-	if len(d.reports) > 0 {
-		d.report()
-	}
+	d.report()
 	d.update() // which may have something to report
 	timeout := d.loop.Rest(limit)
 	if len(d.reports) > 0 || len(d.again) > 0 {

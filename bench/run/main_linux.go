@@ -12,7 +12,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 
 	"couplet/bench"
@@ -55,7 +54,7 @@ func run() error {
 	flag.IntVar(&plan.Retries, "retries", 3, "how often a sample is taken again that other processes disturbed")
 	flag.StringVar(&plan.Peers, "peers-dir", "", "`directory` of the module bench/peers")
 	table := flag.Bool("table", false, "measure all shapes that the project has targets for")
-	part := flag.String("only", "", "with --table: only shapes whose name contains this `text`")
+	only := flag.String("only", "", "with --table: only shapes whose name contains this `text`")
 	jsonFile := flag.String("json", "", "write every sample to this `file`")
 	markdown := flag.String("markdown", "", "write the report with the targets to this `file`")
 	html := flag.String("html", "", "write the report as a self-contained page to this `file`")
@@ -72,17 +71,25 @@ func run() error {
 	var result *bench.Result
 	var err error
 	if *from != "" {
-		if err := only(flag.CommandLine, "from", "baseline", "markdown", "html"); err != nil {
-			return usage{fmt.Errorf("--from measures nothing: %w", err)}
+		baseline := ""
+		flag.Visit(func(f *flag.Flag) {
+			switch f.Name {
+			case "from", "markdown", "html":
+			case "baseline":
+				baseline = plan.Baseline
+			default:
+				err = usage{fmt.Errorf("--from measures nothing: --%s has no meaning with it", f.Name)}
+			}
+		})
+		if err != nil {
+			return err
 		}
 		if result, err = bench.ReadFile(*from); err != nil {
 			return err
 		}
-		flag.Visit(func(f *flag.Flag) {
-			if f.Name == "baseline" {
-				result.Manifest.Baseline = plan.Baseline
-			}
-		})
+		if baseline != "" {
+			result.Manifest.Baseline = baseline
+		}
 	} else {
 		plan.Candidates = strings.Split(*candidates, ",")
 		w.Kind = bench.Kind(*kind)
@@ -93,7 +100,7 @@ func run() error {
 		if *table {
 			plan.Workloads = nil
 			for _, w := range bench.Table() {
-				if strings.Contains(w.String(), *part) {
+				if strings.Contains(w.String(), *only) {
 					plan.Workloads = append(plan.Workloads, w)
 				}
 			}
@@ -130,16 +137,6 @@ func run() error {
 	if wrong := result.Errors(); len(wrong) > 0 && err == nil {
 		err = fmt.Errorf("there were errors: %v; these samples took no part", wrong)
 	}
-	return err
-}
-
-// only is the error of a flag that was given and is none of those named.
-func only(fs *flag.FlagSet, names ...string) (err error) {
-	fs.Visit(func(f *flag.Flag) {
-		if !slices.Contains(names, f.Name) {
-			err = fmt.Errorf("--%s has no meaning with it", f.Name)
-		}
-	})
 	return err
 }
 

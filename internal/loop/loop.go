@@ -250,7 +250,6 @@ func (l *Loop) Turn(limit time.Duration) error {
 	if err := l.driver.Wait(limit); err != nil {
 		return err
 	}
-	l.asleep.Store(false)
 	l.count.Turns++
 	l.turn++
 	l.pauseWriters()

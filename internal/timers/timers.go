@@ -53,17 +53,17 @@ func (t *Timer) Missed() int { return int(t.missed) }
 func (t *Timer) nextAt(now time.Duration) time.Duration {
 	next := Deadline(t.at, t.Period)
 	if late := now - next; late > 0 && t.Period > 0 {
-		next += (late + t.Period - 1) / t.Period * t.Period
+		next += roundUp(late, t.Period)
 	}
 	return next
 }
 
-// roundUp is the end of the millisecond that at is in.
-func roundUp(at time.Duration) time.Duration {
-	if at > math.MaxInt64-time.Millisecond {
-		return at
+// roundUp is the next multiple of unit from d on, or d where that does not fit.
+func roundUp(d, unit time.Duration) time.Duration {
+	if d > math.MaxInt64-unit {
+		return d
 	}
-	return (at + time.Millisecond - 1) / time.Millisecond * time.Millisecond
+	return (d + unit - 1) / unit * unit
 }
 
 // Deadline is now+d; a negative d is zero, and a sum that does not fit is the
@@ -106,7 +106,7 @@ const arity = 4
 func (q *Queue) Add(t *Timer, at time.Duration) {
 	e := entry{at, q.seq, t}
 	if t.Coarse {
-		e.at = roundUp(at)
+		e.at = roundUp(at, time.Millisecond)
 	}
 	q.seq++
 	if t.lane == inHeap && t.Period == 0 {
