@@ -67,8 +67,8 @@ type Ablation struct {
 	// where something is probably there.
 	NoTry bool
 	// RegisteredRing has io_uring entered by an index that is registered with the
-	// loop's thread, instead of by the ring's descriptor (Linux 6.3). Where that is
-	// refused there is no engine.
+	// loop's thread, instead of by the ring's descriptor (Linux 5.18, and 6.3
+	// with giouring). Where that is refused there is no engine.
 	RegisteredRing bool
 	// ZeroCopy has io_uring send what WriteBuffer was given from where it is, if
 	// that is 16 KiB or more: the network takes it from there, and lets go of the

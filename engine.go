@@ -59,8 +59,10 @@ type Engine interface {
 	// is still open is aborted (a reset, never a FIN) with reason ErrShutdown.
 	// The report tells how many connections drained and how many were cut; the
 	// error is nil if none was cut, context.Cause(ctx) if some were, or the
-	// engine's failure. On a loop it cannot wait: it calls Stop and answers
-	// ErrOnLoop. It may be called more than once.
+	// engine's failure. A callback that has not returned 5 s after ctx was done is
+	// not waited for any longer: the error says so, and the engine ends when it has.
+	// On a loop it cannot wait: it calls Stop and answers ErrOnLoop. It may be
+	// called more than once.
 	Shutdown(ctx context.Context) (Drained, error)
 }
 

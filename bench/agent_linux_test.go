@@ -67,13 +67,13 @@ func serveAgent(t *testing.T, a bench.Agent) *serving {
 
 func (s *serving) token() string {
 	s.t.Helper()
-	return await(s.t, "a token", s.tokens)
+	return bench.Await(s.t, "a token", s.tokens)
 }
 
 // end waits for Serve to return, and gives its error, as often as it is called.
 func (s *serving) end() error {
 	s.t.Helper()
-	err := await(s.t, "the agent's end", s.ended)
+	err := bench.Await(s.t, "the agent's end", s.ended)
 	s.ended <- err
 	return err
 }
@@ -81,16 +81,6 @@ func (s *serving) end() error {
 // dial begins a session as a program does.
 func (s *serving) dial(token string) (*bench.Remote, error) {
 	return bench.Dial(s.t.Context(), s.addr, token)
-}
-
-func await[T any](t *testing.T, what string, c <-chan T) (v T) {
-	t.Helper()
-	select {
-	case v = <-c:
-	case <-time.After(patience):
-		t.Fatalf("no sign of %s within %v", what, patience)
-	}
-	return v
 }
 
 // A visitor is a client written by hand, who may say anything.
@@ -450,6 +440,6 @@ func TestTwoVersionsSaySo(t *testing.T) {
 			t.Errorf("%q gives %v, want %q", greeting, err, says)
 		}
 		l.Close()
-		await(t, "the other's end", done)
+		bench.Await(t, "the other's end", done)
 	}
 }

@@ -87,7 +87,7 @@ func TestComparisonTellsWhatDiffersBesides(t *testing.T) {
 		"differ in net.core.somaxconn: 4096, then –.\n",
 		"differ in pinned: server to CPU 0, generator to CPU 1, then server to CPU 3, generator to CPU 1.\n",
 		"differ in rounds: 7, then 5.\n",
-		"differ in warm-up, duration: 333ms, 1s, then 333ms, 2s.\n",
+		"differ in warm-up, duration (longer with pauses; a stream, its length): 333ms, 1s, then 333ms, 2s.\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, &out)

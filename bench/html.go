@@ -566,7 +566,7 @@ func (m Manifest) rows() [][2]string {
 	row("GOMAXPROCS of servers", "%d", m.GOMAXPROCS)
 	row("io_uring tier", "%s", m.Tier)
 	row("rounds", "%d", m.Rounds)
-	row("warm-up, duration", "%v, %v", m.Warm.Round(time.Millisecond), m.Duration)
+	row("warm-up, duration (longer with pauses; a stream, its length)", "%v, %v", m.Warm.Round(time.Millisecond), m.Duration)
 	row("seed", "%d", m.Seed)
 	row("baseline", "%s", m.Baseline)
 	row("load before", "%s", m.LoadBefore)

@@ -51,11 +51,11 @@ func beginStation(t *testing.T, h *netpair.Host, at netip.Addr, serverPort int) 
 	})
 	t.Cleanup(func() {
 		stop()
-		if err := awaited(t, "the agent's end", ended); err != nil {
+		if err := Await(t, "the agent's end", ended); err != nil {
 			t.Error(err)
 		}
 	})
-	s.addr = awaited(t, "the agent", addr)
+	s.addr = Await(t, "the agent", addr)
 	return s
 }
 
@@ -79,7 +79,7 @@ func (s *station) Handle(_ context.Context, r slog.Record) error {
 func (s *station) hears(says string) event {
 	s.t.Helper()
 	for {
-		if e := awaited(s.t, says, s.events); e.says == says {
+		if e := Await(s.t, says, s.events); e.says == says {
 			return e
 		}
 	}
@@ -88,7 +88,7 @@ func (s *station) hears(says string) event {
 // dial begins a session from h.
 func (s *station) dial(h *netpair.Host) *Remote {
 	s.t.Helper()
-	token := awaited(s.t, "a token", s.tokens)
+	token := Await(s.t, "a token", s.tokens)
 	var r *Remote
 	var err error
 	h.Do(func() { r, err = Dial(context.Background(), s.addr, token) })
@@ -99,7 +99,8 @@ func (s *station) dial(h *netpair.Host) *Remote {
 	return r
 }
 
-func awaited[T any](t *testing.T, what string, c <-chan T) (v T) {
+// Await is what c gives; it is for package bench_test too.
+func Await[T any](t *testing.T, what string, c <-chan T) (v T) {
 	t.Helper()
 	select {
 	case v = <-c:
@@ -168,7 +169,7 @@ func TestALinkThatGoesDown(t *testing.T) {
 		result, err = p.Run(context.Background(), io.Discard)
 		ended <- err
 	})
-	awaited(t, "the sample", measuring)
+	Await(t, "the sample", measuring)
 	for before, end := received(t, near), time.Now().Add(longest); received(t, near) < before+20_000; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the sample does not flow")
@@ -176,7 +177,7 @@ func TestALinkThatGoesDown(t *testing.T) {
 	}
 	began := time.Now()
 	near.Unplug()
-	err := awaited(t, "the end of the run", ended)
+	err := Await(t, "the end of the run", ended)
 	if err == nil || !strings.Contains(err.Error(), "the agent at "+s.addr+" is lost") {
 		t.Errorf("after %v the run ends with %v", time.Since(began), err)
 	}
@@ -221,7 +222,7 @@ func TestAnAnswerThatDoesNotArriveEndsTheSession(t *testing.T) {
 	}()
 	server := s.hears("server started")
 	near.Unplug()
-	if err := awaited(t, "the end of the request", ended); err == nil || !strings.Contains(err.Error(), "is lost") {
+	if err := Await(t, "the end of the request", ended); err == nil || !strings.Contains(err.Error(), "is lost") {
 		t.Errorf("the request ends with %v", err)
 	}
 	s.hears("session ends")

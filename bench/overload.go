@@ -101,13 +101,13 @@ func (r *Result) overloads() (all []overload) {
 			}
 			o.Sides = append(o.Sides, side)
 		}
-		switch {
+		o.Winner = ""
+		switch one, two := o.Sides[0].After, o.Sides[1].After; {
 		case !(o.P < 0.05):
-			o.Winner = ""
-		case o.Sides[1].After < o.Sides[0].After:
-			o.Winner = b
-		default:
+		case one < two:
 			o.Winner = a
+		case two < one:
+			o.Winner = b
 		}
 		all = append(all, o)
 	}

@@ -22,7 +22,7 @@ type Plan struct {
 	// serves the workload.
 	Workloads  []Workload
 	Candidates []string
-	// Rounds is how often (7 by default). Each round has every candidate once, in
+	// Rounds is how often (9 by default). Each round has every candidate once, in
 	// an order drawn from Seed; every other round has the order of the one before
 	// it reversed. What a Custom draws comes from Seed and the round, so that all
 	// candidates of a round have the same.
@@ -80,7 +80,7 @@ type Plan struct {
 
 func (p Plan) withDefaults() (Plan, error) {
 	if p.Rounds == 0 {
-		p.Rounds = 7
+		p.Rounds = 9 // see Ratio
 	}
 	if p.Duration == 0 {
 		p.Duration = time.Second

@@ -13,7 +13,7 @@ run=$bin/run
 for part in ${*:-table loops evenness ladder report}; do
   case $part in
   table)
-    "$run" --table --candidates uring,epoll,gnet,net,c-uring,c-epoll --rounds "${ROUNDS:-7}" --duration "${DURATION:-500ms}" --json bench/results.json
+    "$run" --table --candidates uring,epoll,gnet,net,c-uring,c-epoll --rounds "${ROUNDS:-9}" --duration "${DURATION:-500ms}" --json bench/results.json
     ;;
   loops)
     "$run" --candidates uring,uring-x2,uring-x2-rr,uring-x2-least,epoll,epoll-x2,epoll-x2-rr,epoll-x2-least \
@@ -23,7 +23,7 @@ for part in ${*:-table loops evenness ladder report}; do
   ladder)
     for shape in "64 --size 64" "1000 --size 64" "64 --size 65536"; do
       "$run" --candidates uring,uring-oneshot,uring-u2,uring-u3,uring-notry,uring-registered,uring-zerocopy,epoll,epoll-edge,epoll-notry \
-        --baseline epoll --connections $shape --rounds 7 --duration 300ms 2>/dev/null
+        --baseline epoll --connections $shape --rounds 9 --duration 300ms 2>/dev/null
     done > bench/results-ladder.txt
     ;;
   report) "$bin/couplet" bench --json bench/report.json --html docs/report.html ;;

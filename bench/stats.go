@@ -31,6 +31,11 @@ func Median(values []float64) float64 {
 // same round, with its bootstrap interval: the middle 95 % of the medians of
 // 10,000 draws with replacement. The same input gives the same interval. a and
 // b must be of one length; without any pair all is NaN.
+//
+// With few rounds that is a range between two of the ratios, and the chance that the
+// true median is in it is not quite 95 %: of 7 rounds it is the 2nd to the 6th (88 %),
+// of 9 the 2nd to the 8th (96 %), of 11 the 3rd to the 9th (93 %), of 15 the 4th to the
+// 12th (96 %).
 func Ratio(a, b []float64) Interval {
 	ratios := make([]float64, len(a))
 	for i := range a {

@@ -1,9 +1,6 @@
 package bench
 
-import (
-	"fmt"
-	"strings"
-)
+import "fmt"
 
 // A Target is a bound that an engine is to keep: on a workload, a figure of
 // Engine, or its ratio to Against.
@@ -119,11 +116,11 @@ func (r *Result) Judge(targets []Target) []Verdict {
 	return verdicts
 }
 
-// Met reports whether the target counts as reached: the interval includes it.
+// Met reports whether the target counts as reached: not all of the interval is above it.
 func (v Verdict) Met() bool { return v.Rounds > 0 && v.Found.Lo <= v.Limit }
 
-// Word is the verdict in words; "met, barely" is where the median misses the
-// limit and the interval includes it.
+// Word is the verdict in words; "met, barely" is where the median is above the
+// limit and the beginning of the interval is not.
 func (v Verdict) Word() string {
 	switch {
 	case v.Rounds == 0:
@@ -138,12 +135,12 @@ func (v Verdict) Word() string {
 
 // String is the interval as "0.91 [0.88, 0.95]".
 func (i Interval) String() string {
-	f := func(v float64) string { return strings.TrimSpace(fmt.Sprintf("%.3g", v)) }
-	if i.Center < 10 {
-		f = func(v float64) string { return fmt.Sprintf("%.2f", v) }
+	verb := "%.3g"
+	switch {
+	case i.Center < 10:
+		verb = "%.2f"
+	case i.Center >= 1000:
+		verb = "%.0f"
 	}
-	if i.Center >= 1000 {
-		f = func(v float64) string { return fmt.Sprintf("%.0f", v) }
-	}
-	return fmt.Sprintf("%s [%s, %s]", f(i.Center), f(i.Lo), f(i.Hi))
+	return fmt.Sprintf(verb+" ["+verb+", "+verb+"]", i.Center, i.Lo, i.Hi)
 }

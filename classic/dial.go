@@ -28,7 +28,7 @@ func (e *engine) Dial(ctx context.Context, network, address string, f couplet.Fa
 		return err
 	}
 	if f == nil {
-		return errors.New("couplet: Dial needs a Factory")
+		return errors.New("couplet: the Factory is nil")
 	}
 	if err := check("dial", network, address); err != nil {
 		return err
@@ -37,7 +37,7 @@ func (e *engine) Dial(ctx context.Context, network, address string, f couplet.Fa
 	if o.Loop != nil {
 		l, ok := o.Loop.(*loop)
 		if !ok || l.e != e {
-			return fmt.Errorf("couplet: OnLoop was given a loop of another engine than %s", Name)
+			return fmt.Errorf("couplet: OnLoop was given a loop of another engine; take one of %s's Loops", Name)
 		}
 		d.l = l
 	} else {

@@ -2,6 +2,7 @@ package classic
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -126,23 +127,37 @@ func (e *engine) stop(cause error) {
 func (e *engine) Shutdown(ctx context.Context) (couplet.Drained, error) {
 	e.Stop()
 	if e.onLoop() {
-		return couplet.Drained{}, couplet.ErrOnLoop
+		return e.outcome(couplet.ErrOnLoop)
 	}
 	select {
 	case <-e.done:
+		return e.outcome(nil)
 	case <-ctx.Done():
-		e.cut(context.Cause(ctx))
-		<-e.done
 	}
+	e.cut(context.Cause(ctx))
+	select {
+	case <-e.done:
+		return e.outcome(nil)
+	case <-time.After(cutGrace):
+		return e.outcome(errors.New("couplet: a loop did not end: a callback does not return"))
+	}
+}
+
+// cutGrace is how long Shutdown waits, after it has cut, for a callback to return.
+const cutGrace = 5 * time.Second
+
+// outcome is what became of the connections, with the engine's failure, err, or why
+// some were cut.
+func (e *engine) outcome(err error) (couplet.Drained, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
 	case e.failure != nil:
-		return e.drained, e.failure
-	case e.drained.Cut > 0:
-		return e.drained, e.cutCause
+		err = e.failure
+	case err == nil && e.drained.Cut > 0:
+		err = e.cutCause
 	}
-	return e.drained, nil
+	return e.drained, err
 }
 
 // cut aborts what is still open at the deadline of a Shutdown.

@@ -51,7 +51,7 @@ func (e *engine) Listen(network, address string, f couplet.Factory, opts ...coup
 		return nil, err
 	}
 	if f == nil {
-		return nil, errors.New("couplet: Listen needs a Factory")
+		return nil, errors.New("couplet: the Factory is nil")
 	}
 	if !e.begin() {
 		return nil, couplet.ErrEngineClosed

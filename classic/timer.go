@@ -36,7 +36,7 @@ func (l *loop) Every(d time.Duration, f func()) couplet.Timer {
 
 func mustBePeriod(d time.Duration) {
 	if d <= 0 {
-		panic("couplet: the period of Every must be positive")
+		panic("couplet: Every needs a positive period")
 	}
 }
 

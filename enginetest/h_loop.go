@@ -549,6 +549,9 @@ func openAtStop(e *Env) {
 	if !errors.Is(err, cause) || d.Cut != 2 || d.Clean != 1 {
 		e.Errorf("Shutdown with 2 connections that do not end: %+v, %v", d, err)
 	}
+	if again, err := eng.Shutdown(e.ctx); again != d || !errors.Is(err, cause) { // on epoll and io_uring there was no error
+		e.Errorf("the next Shutdown: %+v, %v", again, err)
+	}
 	for _, c := range cs {
 		c.lostWith("shutdown")
 	}

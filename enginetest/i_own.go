@@ -35,6 +35,7 @@ var ownCases = []Case{
 	{ID: 114, Name: "no connection gets more than its share of a turn",
 		Config: couplet.Config{BytesPerTurn: 16 << 10, RingBuffers: 64, RingBufferSize: 4 << 10}, Run: fairShare},
 	{ID: 115, Name: "once sending has failed nothing is taken, and a pause ends it", Needs: NeedsTCP, Run: sendingFailed},
+	{ID: 118, Name: "Shutdown gives up on a callback that does not return", Needs: NeedsSockets | NeedsTCP | NeedsOne | NeedsTime, Run: shutdownGivesUp},
 }
 
 func handles(e *Env) {
@@ -742,3 +743,26 @@ func sendingFailed(e *Env) {
 }
 
 func blockLoop(d time.Duration) { time.Sleep(d) }
+
+// The goroutine engine's Shutdown waited for ever, whatever its ctx said.
+func shutdownGivesUp(e *Env) {
+	eng := e.newEngine(couplet.Config{})
+	begun, release := make(chan struct{}), make(chan struct{})
+	leave := sync.OnceFunc(func() { close(release) })
+	e.cleanup(leave)
+	eng.Loops()[0].Post(func() {
+		close(begun)
+		<-release
+	})
+	recv(e, begun, "run of a posted function")
+	ctx, cancel := context.WithCancel(e.ctx)
+	cancel()
+	if _, err := eng.Shutdown(ctx); err == nil || errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "does not return") {
+		e.Errorf("Shutdown while a callback does not return: %v", err)
+	}
+	leave()
+	recv(e, eng.Done(), "end of the engine")
+	if d, err := eng.Shutdown(e.ctx); err != nil || d != (couplet.Drained{}) {
+		e.Errorf("Shutdown once it has returned: %+v, %v", d, err)
+	}
+}

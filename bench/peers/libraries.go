@@ -60,9 +60,11 @@ func serveNetpoll(t task, l net.Listener) error {
 		if err != nil {
 			return err
 		}
-		if _, err := w.WriteBinary(append([]byte(nil), b...)); err != nil {
+		out, err := w.Malloc(len(b)) // of its own pool
+		if err != nil {
 			return err
 		}
+		copy(out, b)
 		r.Release()
 		return w.Flush()
 	})

@@ -43,7 +43,7 @@ func run() error {
 	flag.IntVar(&w.Depth, "depth", 0, "messages in flight on each connection (1 by default)")
 	flag.DurationVar(&w.Delay, "delay", 0, "time between two chunks of a poem (100ms by default)")
 	flag.Int64Var(&w.Total, "total", 0, "`bytes` of a stream to all readers together (1 GiB by default)")
-	flag.IntVar(&plan.Rounds, "rounds", 7, "how often each candidate is measured")
+	flag.IntVar(&plan.Rounds, "rounds", 9, "how often each candidate is measured")
 	flag.DurationVar(&plan.Duration, "duration", 0, "how long one measurement takes (1s by default)")
 	flag.DurationVar(&plan.Warm, "warm", 0, "how long each runs before that (a third of it by default)")
 	flag.Uint64Var(&plan.Seed, "seed", 1, "what the order is drawn from")

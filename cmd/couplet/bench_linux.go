@@ -93,8 +93,8 @@ flags should take is said when it begins; on a terminal a table shows how far it
 	f.Var(&number{&b.size, 1, 1 << 24}, "size", "bytes of a message or chunk (64 by default, 10 for slow-poems)")
 	f.Var(&number{&b.depth, 1, 1 << 16}, "depth", "messages in flight on each connection (1 by default, 16 for pipelined)")
 	f.Var(&b.rate, "rate", "messages per second in all, sent by the clock; 0: as fast as answers come")
-	f.Var(&number{&b.rounds, 1, 1000}, "rounds", "rounds (7 by default, 5 with --quick)")
-	f.Var(&period{&b.duration, 10 * time.Millisecond, 10 * time.Minute}, "duration", "time for one measurement, up to 10m (1s by default, 250ms with --quick)")
+	f.Var(&number{&b.rounds, 1, 1000}, "rounds", "rounds (9 by default, 5 with --quick)")
+	f.Var(&period{&b.duration, 10 * time.Millisecond, 10 * time.Minute}, "duration", "time for one measurement, up to 10m (750ms by default, 250ms with --quick)")
 	f.Var(&number{&b.seed, 0, math.MaxInt}, "seed", "what the order within the rounds is drawn from")
 	f.BoolVar(&b.quick, "quick", false, "three workloads and short samples: at most a minute")
 	f.BoolVar(&b.ablate, "ablate", false, "measure what each feature of io_uring and each way to use epoll is worth, on one workload")
@@ -179,13 +179,13 @@ func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 		Candidates: slices.Concat(b.engines, b.peers),
 	}
 	if p.Rounds == 0 {
-		p.Rounds = 7
+		p.Rounds = 9
 		if b.quick {
 			p.Rounds = 5
 		}
 	}
 	if p.Duration == 0 {
-		p.Duration = time.Second
+		p.Duration = 750 * time.Millisecond
 		if b.quick {
 			p.Duration = 250 * time.Millisecond
 		}

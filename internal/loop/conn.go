@@ -440,7 +440,7 @@ func (c *Conn) sent(n int, errno syscall.Errno) {
 	switch errno {
 	case 0:
 	case syscall.EAGAIN, syscall.EINTR, syscall.ENOBUFS, syscall.ENOMEM:
-		l.after(sendRetry, c.retrySend)
+		l.afterFunc(sendRetry, c.retrySend)
 		return
 	default:
 		c.sendFailed(errno)
@@ -668,7 +668,7 @@ func (c *Conn) closed() {
 // setTimer makes onTimer come after d, in place of what it was set to.
 func (c *Conn) setTimer(d time.Duration) {
 	if c.timer == nil {
-		c.set().timer = c.loop.newTimer(c.onTimer)
+		c.set().timer = &timers.Timer{F: c.onTimer}
 	}
 	c.loop.setTimer(c.timer, d)
 }

@@ -150,7 +150,7 @@ func (d *dial) connClosed() {
 	case d.given:
 		d.fail(d.err)
 	case d.unix && d.next < len(d.addrs):
-		d.loop.after(backlogRetry, func() {
+		d.loop.afterFunc(backlogRetry, func() {
 			if !d.over() {
 				d.try()
 			}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,10 +35,11 @@ type Engine struct {
 	starving atomic.Int32 // listeners that wait for a descriptor or a place
 	turn     atomic.Uint32
 
-	mu    sync.Mutex
-	err   error
-	clean int
-	cut   int
+	mu       sync.Mutex
+	err      error
+	clean    int
+	cut      int
+	cutCause error // of those, what the first Shutdown to cut was told
 }
 
 // NewEngine makes an engine whose loops run the drivers that newDriver makes,
@@ -256,34 +256,40 @@ func (e *Engine) Shutdown(ctx context.Context) (couplet.Drained, error) {
 	e.Stop()
 	for _, l := range e.loops {
 		if l.onThread() {
-			return e.report(couplet.ErrOnLoop)
+			return e.outcome(couplet.ErrOnLoop)
 		}
 	}
 	select {
 	case <-e.done:
-		return e.report(nil)
+		return e.outcome(nil)
 	case <-ctx.Done():
 	}
+	e.mu.Lock()
+	if e.cutCause == nil {
+		e.cutCause = context.Cause(ctx)
+	}
+	e.mu.Unlock()
 	for _, l := range e.loops {
 		l.Post(l.cut)
 	}
 	select {
 	case <-e.done:
+		return e.outcome(nil)
 	case <-time.After(cutGrace):
-		return e.report(errors.New("couplet: a loop did not end: a callback does not return"))
+		return e.outcome(errors.New("couplet: a loop did not end: a callback does not return"))
 	}
-	r, err := e.report(nil)
-	if err == nil && r.Cut > 0 {
-		err = context.Cause(ctx)
-	}
-	return r, err
 }
 
-func (e *Engine) report(err error) (couplet.Drained, error) {
+// outcome is what became of the connections, with the engine's failure, err, or why
+// some were cut.
+func (e *Engine) outcome(err error) (couplet.Drained, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.err != nil {
+	switch {
+	case e.err != nil:
 		err = e.err
+	case err == nil && e.cut > 0:
+		err = e.cutCause
 	}
 	return couplet.Drained{Clean: e.clean, Cut: e.cut}, err
 }
@@ -335,26 +341,18 @@ func (e *Engine) wakeStarving() {
 	}
 }
 
-func newPanicError(v any) *couplet.PanicError {
-	return &couplet.PanicError{Value: v, Stack: debug.Stack()}
-}
-
 var errGoexitWork = errors.New("couplet: runtime.Goexit was called in work given to Loop.Go")
 
 // limbo keeps what the kernel may still use after a loop failed. It is never
 // emptied: a failed engine is rare, memory under a running kernel is worse.
-var limbo limboList
-
-type limboList struct {
-	mu   sync.Mutex
+var limbo struct {
+	sync.Mutex
 	what []any
 }
 
-func (l *limboList) keep(v any) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.what = append(l.what, v)
-}
-
 // Keep is for a driver that fails: v stays reachable for ever.
-func Keep(v any) { limbo.keep(v) }
+func Keep(v any) {
+	limbo.Lock()
+	defer limbo.Unlock()
+	limbo.what = append(limbo.what, v)
+}

@@ -37,7 +37,7 @@ func (l *Loop) caught(c *Conn, where string) {
 	}
 	l.calling = false
 	l.count.Panics++
-	err := &couplet.PanicError{Value: v, Stack: debug.Stack()}
+	err := newPanicError(v)
 	l.config.Logger.Error("panic in a callback", "engine", l.engine.name, "callback", where,
 		"panic", v, "stack", string(err.Stack))
 	if c == nil || c.state == lost {
@@ -45,6 +45,10 @@ func (l *Loop) caught(c *Conn, where string) {
 	}
 	c.fail(err)
 	c.set().reason = err // wins over an Abort before it
+}
+
+func newPanicError(v any) *couplet.PanicError {
+	return &couplet.PanicError{Value: v, Stack: debug.Stack()}
 }
 
 // errGoexit is what a runtime.Goexit in a callback (a t.Fatal, say) does.

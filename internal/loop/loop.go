@@ -439,7 +439,7 @@ func (l *Loop) check() {
 	}
 }
 
-// OnThread reports whether the caller runs on the loop.
+// onThread reports whether the caller runs on the loop.
 func (l *Loop) onThread() bool { return l.thread.Load() == int64(unix.Gettid()) }
 
 // Post implements couplet.Loop, for any goroutine.
@@ -480,11 +480,6 @@ func (l *Loop) afterFunc(d time.Duration, f func()) *timer {
 	l.setTimer(&t.Timer, d)
 	return t
 }
-
-// after is afterFunc for the loop's own use.
-func (l *Loop) after(d time.Duration, f func()) { l.afterFunc(d, f) }
-
-func (l *Loop) newTimer(f func()) *timers.Timer { return &timers.Timer{F: f} }
 
 // coarse is the delay from which on a timer may be up to a millisecond late, so
 // that those that are due at about the same time are due at once.
@@ -658,9 +653,9 @@ func (l *Loop) fail(cause error) {
 	l.driver.Shutdown()
 	l.slab.each(func(c *Conn) {
 		for s := c.head; s != nil && c.sending; s = s.next {
-			limbo.keep(s.block) // the kernel may still be reading it
+			Keep(s.block) // the kernel may still be reading it
 			if s.shared != nil {
-				limbo.keep(s.shared.Retain()) // for ever: its memory must not be used again
+				Keep(s.shared.Retain()) // for ever: its memory must not be used again
 			}
 		}
 		if c.state != closing { // else the driver has closed the descriptor

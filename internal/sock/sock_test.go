@@ -217,9 +217,6 @@ func TestListenAndConnect(t *testing.T) {
 			if cp.Network() != strings.TrimRight(c.network, "46") {
 				t.Errorf("the network is %s", cp.Network())
 			}
-			if SelfConnected(client) {
-				t.Error("SelfConnected of a pair")
-			}
 			if flags, _ := unix.FcntlInt(uintptr(client), unix.F_GETFD, 0); flags&unix.FD_CLOEXEC == 0 {
 				t.Error("not close-on-exec")
 			}

@@ -106,23 +106,6 @@ func ask(trap uintptr, fd int, s *Sockaddr) unix.Errno {
 	return errno
 }
 
-// SelfConnected reports whether a TCP socket has connected to itself: a dial to
-// a free port of the range from which its own was drawn can meet itself. Treat
-// it as ECONNREFUSED.
-func SelfConnected(fd int) bool {
-	var local, peer Sockaddr
-	if ask(unix.SYS_GETSOCKNAME, fd, &local) != 0 || ask(unix.SYS_GETPEERNAME, fd, &peer) != 0 {
-		return false
-	}
-	switch local.Family() {
-	case unix.AF_INET:
-		return *local.inet4() == *peer.inet4()
-	case unix.AF_INET6:
-		return local.inet6().Port == peer.inet6().Port && local.inet6().Addr == peer.inet6().Addr
-	}
-	return false
-}
-
 // SocketError takes the error that waits on a socket (SO_ERROR); 0 if none
 // does. After a connect that was in progress it is the outcome.
 func SocketError(fd int) unix.Errno {
