@@ -326,7 +326,7 @@ func TestArgumentsThatCannotBeRight(t *testing.T) {
 	if e.Dial(t.Context(), "tcp", "127.0.0.1:1", f, couplet.OnLoop(other.Loops()[0])) == nil {
 		t.Error("another engine's loop is accepted")
 	}
-	if _, err := e.ListenPacket("udp", ":0", nil); err != couplet.ErrNotSupported {
+	if _, err := e.ListenPacket("udp", ":0", nil); !errors.Is(err, couplet.ErrNotSupported) {
 		t.Errorf("ListenPacket answers %v", err)
 	}
 	if _, err := New(couplet.Config{Loops: -1}); err == nil {

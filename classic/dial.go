@@ -23,6 +23,9 @@ type dial struct {
 
 // Dial connects to address.
 func (e *engine) Dial(ctx context.Context, network, address string, f couplet.Factory, opts ...couplet.Option) error {
+	if ctx == nil {
+		return errors.New("couplet: Dial was given no context; use context.Background()")
+	}
 	o, err := couplet.NewOptions(opts...)
 	if err != nil {
 		return err

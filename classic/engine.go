@@ -74,15 +74,15 @@ func (e *engine) Name() string { return Name }
 
 // Describe says what this engine is and how many loops it has.
 func (e *engine) Describe() string {
-	return fmt.Sprintf("goroutine per connection on package net, loops: %d", len(e.loops))
+	return fmt.Sprintf("goroutine per connection on package net, loops %d", len(e.loops))
 }
 
 // Loops are the engine's loops.
 func (e *engine) Loops() []couplet.Loop { return e.slots }
 
 // ListenPacket is not supported.
-func (e *engine) ListenPacket(string, string, couplet.PacketProtocol, ...couplet.Option) (couplet.PacketListener, error) {
-	return nil, couplet.ErrNotSupported
+func (e *engine) ListenPacket(network, _ string, _ couplet.PacketProtocol, _ ...couplet.Option) (couplet.PacketListener, error) {
+	return nil, &net.OpError{Op: "listen", Net: network, Err: couplet.ErrNotSupported}
 }
 
 // Done is closed when the engine has ended.
@@ -179,7 +179,7 @@ func (e *engine) fail(cause error) {
 	e.mu.Lock()
 	if e.failure == nil {
 		e.failure = &couplet.EngineError{Engine: Name, Err: cause}
-		e.log.Error("couplet: the engine failed", "engine", Name, "error", cause)
+		e.log.Error("engine failed", "engine", Name, "error", cause)
 	}
 	failure := e.failure
 	e.abandoned = true
@@ -275,7 +275,7 @@ func (e *engine) pick() *loop {
 		}
 		return best
 	}
-	return e.loops[int(e.next.Add(1)-1)%len(e.loops)]
+	return e.loops[(e.next.Add(1)-1)%uint32(len(e.loops))]
 }
 
 // past is a deadline that has passed: to set it wakes whoever waits in a system

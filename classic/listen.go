@@ -215,7 +215,8 @@ func (l *listener) accept() {
 			backoff = min(max(2*backoff, leastBackoff), mostBackoff)
 			if now := time.Now(); now.Sub(logged) >= time.Second {
 				logged = now
-				l.e.log.Warn("couplet: accept failed; the backlog keeps the connections", "engine", Name, "addr", l.Addr().String(), "error", err)
+				l.e.log.Warn("cannot accept; connections wait in the backlog. Raise the limit (ulimit -n)",
+					"engine", Name, "listener", l.Addr().String(), "error", err)
 			}
 		}
 		select {

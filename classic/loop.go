@@ -190,7 +190,7 @@ func (l *loop) protect(c *conn, what string, ok *bool) {
 	}
 	err := &couplet.PanicError{Value: v, Stack: debug.Stack()}
 	l.e.count.panics.Add(1)
-	l.e.log.Error("couplet: panic in a callback", "engine", Name, "callback", what, "panic", v, "stack", string(err.Stack))
+	l.e.log.Error("panic in a callback", "engine", Name, "callback", what, "panic", v, "stack", string(err.Stack))
 	if c != nil {
 		c.panicked(err)
 	}

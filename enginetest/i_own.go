@@ -536,6 +536,9 @@ func badArguments(e *Env) {
 			e.Errorf("Dial takes %s", name)
 		}
 	}
+	if err := e.Client.Dial(nil, e.network, e.refuse(), f); err == nil { //lint:ignore SA1012 that is the point
+		e.Errorf("Dial takes no context")
+	}
 	other := e.newEngine(couplet.Config{})
 	if err := e.Client.Dial(e.ctx, e.network, e.refuse(), f, couplet.OnLoop(other.Loops()[0])); err == nil {
 		e.Errorf("Dial takes another engine's loop")

@@ -9,9 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -137,5 +139,81 @@ func TestAConnectionThatThePollerRefusesEndsAtOnce(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("the connection lives")
 		l.Close() // wakes the loop
+	}
+}
+
+// forbidAdding makes epoll_ctl(EPOLL_CTL_ADD) fail with ENOMEM on this thread.
+func forbidAdding() error {
+	const number, op = 0, 16 + 8 // offsets in the data that a filter sees
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: number},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 3, K: unix.SYS_EPOLL_CTL},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: op},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.EPOLL_CTL_ADD},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOMEM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog)))
+	runtime.KeepAlive(filter)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// talker has more to say than a socket takes.
+type talker struct{ lost chan<- error }
+
+func (talker) ConnectionMade(t couplet.Transport)              { t.Write(make([]byte, 16<<20)) }
+func (talker) DataReceived(couplet.Transport, []byte)          {}
+func (p talker) ConnectionLost(_ couplet.Transport, err error) { p.lost <- err }
+
+// A connection that the kernel had no memory to watch, while a send waited, was told of a
+// send that failed for the moment: it tried again every 5 ms, and never received again.
+func TestAConnectionThatCannotBeWatchedIsLost(t *testing.T) {
+	e, err := New(couplet.Config{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		e.Shutdown(ctx)
+	}()
+	lost := make(chan error, 1)
+	l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return talker{lost} }), couplet.SendBuffer(8192))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := net.Dial("tcp4", l.Addr().String()) // from its first byte on the listener is watched
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(first, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	<-lost
+	forbidden := make(chan error)
+	e.Loops()[0].Post(func() { forbidden <- forbidAdding() })
+	if err := <-forbidden; err != nil {
+		t.Skip(err)
+	}
+	c, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	select {
+	case err := <-lost:
+		if !errors.Is(err, unix.ENOMEM) {
+			t.Errorf("lost with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Errorf("neither served nor lost; %d turns", e.Stats().Turns)
 	}
 }

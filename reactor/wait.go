@@ -170,11 +170,8 @@ func (d *driver) set(op operation, s *conn, want interest) {
 		// Out of memory, or the user's limit on watches: this connection cannot
 		// be served.
 		r := report{kind: ended, key: s.key(), errno: err}
-		switch {
-		case s.connecting:
+		if s.connecting {
 			r.kind = connected
-		case s.sending:
-			r.kind = sent
 		}
 		s.watching, s.connecting, s.receiving, s.sending = false, false, false, false
 		d.reports = append(d.reports, r)

@@ -46,6 +46,9 @@ type Engine struct {
 // each on its loop's own locked thread. Where one cannot start, the others are
 // torn down and the first error is returned.
 func NewEngine(name string, config couplet.Config, sockets Sockets, newDriver func(*Loop) (Driver, error)) (*Engine, error) {
+	if err := makePoller(); err != nil {
+		return nil, err
+	}
 	e, err := Prepare(name, config, sockets)
 	if err != nil {
 		return nil, err
@@ -68,6 +71,24 @@ func NewEngine(name string, config couplet.Config, sockets Sockets, newDriver fu
 		return nil, first
 	}
 	return e, nil
+}
+
+// makePoller has Go's runtime make its own poller now. Otherwise it makes that for the
+// first timer of the process, be it the garbage collector's, and ends the process where
+// no descriptor is left by then.
+func makePoller() error {
+	w1, err := NewWaker()
+	if err != nil {
+		return err
+	}
+	w2, err := NewWaker()
+	w1.Close()
+	if err != nil {
+		return err
+	}
+	w2.Close()
+	time.AfterFunc(time.Hour, func() {}).Stop() // there is room for the two that it needs
+	return nil
 }
 
 // Prepare makes an engine whose loops do not run yet.
@@ -120,7 +141,7 @@ func (e *Engine) pick() *Loop {
 		}
 		return least
 	}
-	return e.loops[int(e.turn.Add(1)-1)%len(e.loops)]
+	return e.loops[(e.turn.Add(1)-1)%uint32(len(e.loops))]
 }
 
 func newOrigin(network string, f couplet.Factory, opts []couplet.Option) (origin, error) {
@@ -163,12 +184,12 @@ func (e *Engine) Listen(network, address string, f couplet.Factory, opts ...coup
 	}
 	for _, ln := range n.sockets {
 		if !ln.loop.Post(ln.begin) {
+			n.path.Unlink()
 			e.sockets.Release(ln.fd)
 			err = couplet.ErrEngineClosed
 		}
 	}
 	if err != nil {
-		n.path.Unlink()
 		return nil, err
 	}
 	return n, nil
@@ -178,6 +199,9 @@ func (e *Engine) Listen(network, address string, f couplet.Factory, opts ...coup
 func (e *Engine) Dial(ctx context.Context, network, address string, f couplet.Factory, opts ...couplet.Option) error {
 	if e.stopped.Load() {
 		return couplet.ErrEngineClosed
+	}
+	if ctx == nil {
+		return errors.New("couplet: Dial was given no context; use context.Background()")
 	}
 	d := &dial{ctx: ctx, address: address}
 	var err error

@@ -164,6 +164,7 @@ func (ln *Listener) release() {
 	ln.closing = true // also where the loop has failed: nothing is asked of the driver any more
 	ln.setStarving(false)
 	n.files.Lock()
+	n.path.Unlink() // before the inode's number may be that of a successor's file
 	ln.loop.sockets.Release(ln.fd)
 	ln.fd = -1
 	n.files.Unlock()
@@ -173,9 +174,6 @@ func (ln *Listener) release() {
 	ln.parked = nil
 	delete(ln.loop.listeners, ln)
 	if n.left.Add(-1) == 0 {
-		n.files.Lock()
-		n.path.Unlink()
-		n.files.Unlock()
 		close(n.done)
 	}
 }

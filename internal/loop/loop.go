@@ -4,8 +4,10 @@ package loop
 
 import (
 	"context"
+	"fmt"
 	"math/bits"
 	"net"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -46,7 +48,9 @@ type Loop struct {
 	now   time.Duration        // at the last Awake
 	turn  uint64
 
-	behind  bool // more timers may be due
+	rested  bool                 // nothing was queued when Rest was asked last
+	failure *couplet.EngineError // why the loop ends before its time
+	behind  bool                 // more timers may be due
 	yielded struct {
 		turn uint64
 		at   time.Duration
@@ -103,6 +107,7 @@ func (l *Loop) Rest(limit time.Duration) time.Duration {
 	if timeout == 0 {
 		return 0
 	}
+	l.rested = true
 	l.asleep.Store(true)
 	if !l.posts.empty() { // posted before it could see that we sleep
 		return 0
@@ -137,6 +142,10 @@ func (l *Loop) Conn(slot, generation uint32) *Conn {
 func (l *Loop) Awake() {
 	l.asleep.Store(false)
 	l.now = l.clock()
+	if l.rested { // then what was posted since came from elsewhere
+		l.rested = false
+		l.takePosts()
+	}
 }
 
 // Connected reports the outcome of Connect.
@@ -193,7 +202,8 @@ func (l *Loop) runLoop(newDriver func(*Loop) (Driver, error), started chan<- err
 		var set unix.CPUSet
 		set.Set(cpus[l.index%len(cpus)])
 		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			started <- &net.OpError{Op: "pin", Err: err}
+			started <- fmt.Errorf("couplet: loop %d cannot be pinned to CPU %d of Config.CPUs (taskset -p %d tells which it may have): %w",
+				l.index, cpus[l.index%len(cpus)], os.Getpid(), err)
 			return
 		}
 	}
@@ -206,14 +216,16 @@ func (l *Loop) runLoop(newDriver func(*Loop) (Driver, error), started chan<- err
 	started <- nil
 	defer func() {
 		if l.calling { // only a Goexit leaves a callback like this
-			l.calling = false
-			l.fail(errGoexit)
+			err = errGoexit
 		}
-		l.engine.loopEnded()
+		if err != nil {
+			l.rundown(err)
+			return
+		}
+		l.finish()
 	}()
 	for !l.Ended() {
-		if err := l.Turn(-1); err != nil {
-			l.fail(err)
+		if err = l.Turn(-1); err != nil {
 			return
 		}
 		l.yield()
@@ -221,6 +233,28 @@ func (l *Loop) runLoop(newDriver func(*Loop) (Driver, error), started chan<- err
 	if err := l.End(); err != nil {
 		l.config.Logger.Warn("closing the driver", "engine", l.engine.name, "error", err)
 	}
+}
+
+// rundown is the end of a loop that failed. The Goexit of a callback that is told of
+// it ends this goroutine; then another one goes on, with those who were not told yet.
+func (l *Loop) rundown(cause error) {
+	runtime.LockOSThread()
+	l.thread.Store(int64(unix.Gettid()))
+	l.calling = false
+	defer func() {
+		if l.calling {
+			go l.rundown(cause)
+			return
+		}
+		l.finish()
+	}()
+	l.fail(cause)
+}
+
+// finish is the last that a loop does: its thread's number will be another's.
+func (l *Loop) finish() {
+	l.thread.Store(0)
+	l.engine.loopEnded()
 }
 
 // yield passes through Go's scheduler now and then. To its monitor a loop looks
@@ -247,6 +281,7 @@ func (l *Loop) Turn(limit time.Duration) error {
 	if l.timers.Len() > 0 {
 		l.now = l.clock() // for what is reported before the wait
 	}
+	l.takePosts()
 	if err := l.driver.Wait(limit); err != nil {
 		return err
 	}
@@ -313,14 +348,15 @@ func (l *Loop) fireTimers() {
 	l.behind = true
 }
 
-// runPosts runs what was posted before this turn.
-func (l *Loop) runPosts() {
-	if l.backlog == nil {
-		if l.posts.empty() {
-			return
-		}
+// takePosts sees to it that what is posted from now on runs in the next turn.
+func (l *Loop) takePosts() {
+	if l.backlog == nil && !l.posts.empty() {
 		l.backlog = l.posts.take()
 	}
+}
+
+// runPosts runs what was posted before this turn's callbacks began.
+func (l *Loop) runPosts() {
 	for n := 0; l.backlog != nil && n < l.config.PostsPerTurn; n++ {
 		l.runPost()
 	}
@@ -632,8 +668,10 @@ func (l *Loop) stopConn(c *Conn) {
 	}
 }
 
-// cut aborts what did not drain in time.
+// cut aborts what did not drain in time. It may come before the stop of another
+// goroutine that is about to post it.
 func (l *Loop) cut() {
+	l.stop()
 	l.draining = false
 	l.slab.each(func(c *Conn) {
 		if c.state != connecting && c.state < closing {
@@ -645,10 +683,27 @@ func (l *Loop) cut() {
 
 // fail ends the loop where it stands: the driver is gone, so descriptors are
 // closed here, by a reset, since what is cut must not look complete, and
-// everybody is told.
+// everybody is told. Where a callback kept it from returning, it is called again and
+// goes on.
 func (l *Loop) fail(cause error) {
-	err := &couplet.EngineError{Engine: l.engine.name, Err: cause}
-	l.stopping, l.draining = true, false
+	if l.failure == nil {
+		l.failure = &couplet.EngineError{Engine: l.engine.name, Err: cause}
+		l.abandon(l.failure)
+	}
+	l.slab.each((*Conn).closed)
+	for ln := range l.listeners {
+		ln.release()
+	}
+	for d := range l.dials {
+		d.fail(l.failure)
+	}
+	l.lastPosts()
+	l.publish()
+}
+
+// abandon ends everything that a failed loop has, and tells nobody yet.
+func (l *Loop) abandon(err *couplet.EngineError) {
+	l.stopping, l.draining, l.ending = true, false, true
 	l.engine.failed(err)
 	l.driver.Shutdown()
 	l.slab.each(func(c *Conn) {
@@ -669,15 +724,6 @@ func (l *Loop) fail(cause error) {
 			c.dial.given, c.dial.err = true, err
 		}
 	})
-	l.slab.each((*Conn).closed)
-	for ln := range l.listeners {
-		ln.release()
-	}
-	for d := range l.dials {
-		d.fail(err)
-	}
-	l.lastPosts()
-	l.publish()
 }
 
 // failWith ends a loop that is well because another one of its engine failed.

@@ -3,16 +3,24 @@
 package loop
 
 import (
+	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"couplet"
+	"couplet/internal/sock"
 )
 
 // Each test here is named after what broke once.
@@ -370,5 +378,188 @@ func TestNoLocalAddrAfterAFailure(t *testing.T) {
 	b.turn()
 	if len(d.proto.got) != 2 || c.LocalAddr() == nil {
 		t.Errorf("callbacks %q, local address %v", d.proto.got, c.LocalAddr())
+	}
+}
+
+// What Go had posted when its loop failed began after that, and its done was never called.
+func TestGoThatWaitedWhenItsLoopFailedIsAnswered(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	var got error
+	b.loop.Go(func(context.Context) error { t.Error("the work began"); return nil }, func(err error) { got = err })
+	b.waitErr = errors.New("broken")
+	b.turn()
+	if got != couplet.ErrEngineClosed || b.loop.works != 0 {
+		t.Errorf("done was given %v; %d works run", got, b.loop.works)
+	}
+}
+
+// A brokenDriver waits to be woken and fails then. It counts how often it is shut down.
+type brokenDriver struct {
+	fakeDriver
+	l     *Loop
+	woken chan struct{}
+	shut  *atomic.Int32
+}
+
+func (d brokenDriver) Wake() { d.woken <- struct{}{} }
+func (d brokenDriver) Wait(limit time.Duration) error {
+	if d.l.Rest(limit) != 0 {
+		<-d.woken
+	}
+	d.l.Awake()
+	return errors.New("broken")
+}
+func (d brokenDriver) Shutdown() error { d.shut.Add(1); return nil }
+
+// The Goexit of a callback that heard of its engine's end had the driver shut down once
+// more, which closes descriptors whose numbers may be others' by then.
+func TestAFailedLoopsDriverIsShutDownOnce(t *testing.T) {
+	var shut atomic.Int32
+	e, err := NewEngine("fake", couplet.Config{Logger: slog.New(slog.DiscardHandler)}, Kernel{}, func(l *Loop) (Driver, error) {
+		return brokenDriver{fakeDriver{new(bench)}, l, make(chan struct{}, 8), &shut}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Loops()[0].Post(runtime.Goexit)
+	select {
+	case <-e.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the engine does not end")
+	}
+	if n := shut.Load(); n != 1 {
+		t.Errorf("the driver was shut down %d times", n)
+	}
+	// A loop that has ended kept its thread's number: on another thread with that,
+	// Shutdown took itself to be on the loop.
+	if id := e.loops[0].thread.Load(); id != 0 {
+		t.Errorf("the loop, which has ended, runs on thread %d", id)
+	}
+}
+
+// A successor binds a listener's path as soon as the socket is closed.
+type successor struct {
+	Kernel
+	path string
+	fds  []int
+	err  error
+}
+
+func (s *successor) Release(fd int) {
+	s.Kernel.Release(fd)
+	if s.fds == nil {
+		o, _ := couplet.NewOptions()
+		s.fds, _, s.err = sock.Listen("unix", s.path, &o, 1)
+	}
+}
+
+// A listener looked whether its socket's file was still its own when the socket was closed
+// already: by then the file system may have given the inode's number to a successor's.
+func TestAListenersEndLeavesItsSuccessorsFile(t *testing.T) {
+	s := &successor{path: filepath.Join(t.TempDir(), "s")}
+	b := newBench(t, couplet.Config{})
+	b.engine.sockets, b.loop.sockets = s, s
+	l, err := b.engine.Listen("unix", s.path, couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return nil }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.turn()
+	l.Close()
+	b.turn()
+	b.turn(func() { b.loop.AcceptStopped(l.(*listener).sockets[0]) })
+	<-l.Closed()
+	if s.err != nil {
+		t.Fatal(s.err)
+	}
+	defer unix.Close(s.fds[0])
+	if _, err := os.Lstat(s.path); err != nil {
+		t.Errorf("the successor's file: %v", err)
+	}
+}
+
+// Where one goroutine's Stop had marked the engine and another one's Shutdown, whose ctx
+// was done, came before it on the loop, nobody counted who was cut, and the stop that
+// followed had the loop wait for them.
+func TestACutThatOvertakesTheStop(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	c := b.accept(&notes{})
+	b.engine.stopped.Store(true) // the beginning of Stop
+	cause := errors.New("no patience")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(cause)
+	type outcome struct {
+		couplet.Drained
+		error
+	}
+	got := make(chan outcome)
+	go func() {
+		d, err := b.engine.Shutdown(ctx)
+		got <- outcome{d, err}
+	}()
+	for b.loop.Posted() == 0 {
+		runtime.Gosched()
+	}
+	b.turn()
+	b.want("close reset")
+	b.turn(b.closed(c))
+	b.loop.Post(b.loop.stop) // the rest of Stop
+	b.turn()
+	if b.loop.draining {
+		t.Error("the loop, which was told to cut, waits again")
+	}
+	for ln := range b.loop.listeners {
+		b.turn(func() { b.loop.AcceptStopped(ln) })
+	}
+	for b.loop.Step(0) {
+	}
+	if o := <-got; o.Drained != (couplet.Drained{Cut: 1}) || o.error != cause {
+		t.Errorf("Shutdown says %+v, %v", o.Drained, o.error)
+	}
+}
+
+// What a callback posted ran in the same turn, before what it had written was sent.
+func TestPostFromACallbackRunsAfterTheFlush(t *testing.T) {
+	for _, when := range []string{"received", "timer", "early"} {
+		b := newBench(t, couplet.Config{})
+		p := &notes{}
+		c := b.accept(p)
+		var sent bool
+		ran := 0
+		act := func() {
+			c.Write([]byte("x"))
+			b.loop.Post(func() { ran++; sent = b.called("send 1") })
+		}
+		p.data = func(couplet.Transport, []byte) { act() }
+		received := func() { b.loop.Received(c, []byte("?"), fakeLent("?")) }
+		switch when {
+		case "received":
+			b.turn(received)
+		case "early": // before the wait
+			b.early = append(b.early, received)
+			b.turn()
+		case "timer":
+			b.loop.AfterFunc(0, act)
+			b.turn()
+		}
+		if ran != 0 {
+			t.Errorf("%s: ran in the same turn", when)
+		}
+		b.turn()
+		if ran != 1 || !sent {
+			t.Errorf("%s: ran %d times, after the send: %v", when, ran, sent)
+		}
+	}
+}
+
+// The number of a connection, which chooses its loop, was negative from 2^31 on where int
+// has 32 bits.
+func TestDealingGoesOnAfter2To31(t *testing.T) {
+	e, err := Prepare("fake", couplet.Config{Loops: 3}, Kernel{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.turn.Store(1 << 31)
+	for range 3 {
+		e.pick()
 	}
 }

@@ -26,12 +26,12 @@ func (l *Loop) Step(limit time.Duration) bool {
 		if err := l.End(); err != nil {
 			l.config.Logger.Warn("closing the driver", "engine", l.engine.name, "error", err)
 		}
-		l.engine.loopEnded()
+		l.finish()
 		return false
 	}
 	if err := l.Turn(limit); err != nil {
 		l.fail(err)
-		l.engine.loopEnded()
+		l.finish()
 		return false
 	}
 	return true
