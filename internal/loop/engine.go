@@ -172,8 +172,8 @@ func (e *Engine) Listen(network, address string, f couplet.Factory, opts ...coup
 		return nil, err
 	}
 	n.addr = addr
-	if a, ok := addr.(*net.TCPAddr); !ok || !a.IP.IsUnspecified() {
-		n.local = addr
+	if a, ok := addr.(*net.TCPAddr); (!ok || !a.IP.IsUnspecified()) && n.opts.Control == nil && n.opts.File == nil {
+		n.local = addr // else, with IP_TRANSPARENT, a connection may have another
 	}
 	if n.unix && n.opts.File == nil {
 		n.path = sock.OwnUnixPath(addr)

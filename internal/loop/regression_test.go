@@ -563,3 +563,16 @@ func TestDealingGoesOnAfter2To31(t *testing.T) {
 		e.pick()
 	}
 }
+
+// The connections of a socket that takes those to other addresses too, which Control may
+// have asked for (IP_TRANSPARENT), were told the listener's address.
+func TestLocalAddrIsAskedForWhereControlWas(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	if port := b.accept(&notes{}).LocalAddr().(*net.TCPAddr).Port; port != 1 {
+		t.Errorf("the listener's connection is at port %d", port)
+	}
+	c := b.accept(&notes{}, couplet.Control(func(uintptr) error { return nil }))
+	if port := c.LocalAddr().(*net.TCPAddr).Port; port != 2 {
+		t.Errorf("the kernel's word is port 2, LocalAddr's %d", port)
+	}
+}
