@@ -11,12 +11,22 @@ import (
 	"couplet/engines"
 )
 
-// greeter says hello and sends back what it gets.
+// greeter says hello and sends back what it gets. From a peer that does not take
+// it, it does not read either.
 type greeter struct{}
 
+var _ couplet.WriteFlow = greeter{}
+
 func (greeter) ConnectionMade(t couplet.Transport)            { t.Write([]byte("hello, ")) }
-func (greeter) DataReceived(t couplet.Transport, data []byte) { t.Write(data) }
 func (greeter) ConnectionLost(t couplet.Transport, why error) {}
+func (greeter) WritePaused(t couplet.Transport)               { t.PauseReading() }
+func (greeter) WriteResumed(t couplet.Transport)              { t.ResumeReading() }
+
+func (greeter) DataReceived(t couplet.Transport, data []byte) {
+	if _, err := t.Write(data); err == couplet.ErrOutboundFull {
+		t.Abort() // an answer with a hole in it must not look whole
+	}
+}
 
 // A server is a Factory that builds a Protocol for each connection. A protocol
 // without ReadClosed is closed, flushed first, when its peer closes its half.

@@ -1,0 +1,74 @@
+package couplet_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"couplet"
+	"couplet/engines"
+)
+
+// each runs f on every engine that works here.
+func each(t *testing.T, f func(t *testing.T, e couplet.Engine)) {
+	for _, name := range engines.Names() {
+		t.Run(name, func(t *testing.T) {
+			// A turn delivers at most what the buffers of a ring hold.
+			e, err := engines.Open(name, couplet.Config{RingBuffers: 16, RingBufferSize: 64 << 10})
+			if err != nil {
+				t.Skip(err)
+			}
+			defer e.Shutdown(t.Context())
+			f(t, e)
+		})
+	}
+}
+
+// readsLate sends p to addr, begins to read only when the other side takes no more or
+// has taken all, closes its half, and returns what came back.
+func readsLate(t *testing.T, addr net.Addr, p []byte) []byte {
+	c, err := net.Dial(addr.Network(), addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(time.Minute))
+	c.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+	n, err := c.Write(p)
+	if err == nil {
+		t.Fatalf("all of %d bytes were taken from a peer that reads nothing", n)
+	}
+	var timeout net.Error
+	if !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Fatal(err)
+	}
+	c.SetWriteDeadline(time.Now().Add(time.Minute))
+	failed := make(chan error, 1)
+	go func() {
+		_, err := c.Write(p[n:])
+		failed <- errors.Join(err, c.(*net.TCPConn).CloseWrite())
+	}()
+	got, err := io.ReadAll(c)
+	if err := errors.Join(err, <-failed); err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// The example lost what came after MaxOutbound was full, and ended with a clean FIN.
+func TestExampleServerLosesNothingOfAPeerThatReadsLate(t *testing.T) {
+	each(t, func(t *testing.T, e couplet.Engine) {
+		factory := couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return greeter{} })
+		l, err := e.Listen("tcp", "127.0.0.1:0", factory, couplet.MaxOutbound(8<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := bytes.Repeat([]byte("0123456789abcdef"), 2<<20)
+		if got, want := readsLate(t, l.Addr(), p), append([]byte("hello, "), p...); !bytes.Equal(got, want) {
+			t.Errorf("%d bytes came back, %d were due, and they are not the same", len(got), len(want))
+		}
+	})
+}
