@@ -143,12 +143,14 @@ func (f Features) Tier() string {
 	return "none"
 }
 
+// bad says which field or option cannot be right, and what would be.
+func bad(name string, v any, want string) error {
+	return fmt.Errorf("couplet: %s is %v; it must be %s", name, v, want)
+}
+
 // WithDefaults returns c with every zero field at its default, or an error
 // that names the field that cannot be right. It is for engines.
 func (c Config) WithDefaults() (Config, error) {
-	bad := func(field string, v any, want string) error {
-		return fmt.Errorf("couplet: Config.%s is %v; it must be %s", field, v, want)
-	}
 	for _, f := range []struct {
 		name     string
 		v        *int
@@ -171,11 +173,25 @@ func (c Config) WithDefaults() (Config, error) {
 			if f.power {
 				want = "a power of two " + want
 			}
-			return c, bad(f.name, *f.v, want)
+			return c, bad("Config."+f.name, *f.v, want)
 		}
 	}
 	if c.CompletionEntries < c.RingEntries {
-		return c, bad("CompletionEntries", c.CompletionEntries, "at least RingEntries")
+		return c, bad("Config.CompletionEntries", c.CompletionEntries, "at least RingEntries")
+	}
+	if c.OnPanic < PanicCloses || c.OnPanic > PanicCrashes {
+		return c, bad("Config.OnPanic", int(c.OnPanic), "PanicCloses or PanicCrashes")
+	}
+	if c.Spread < ReusePort || c.Spread > LeastConnections {
+		return c, bad("Config.Spread", int(c.Spread), "ReusePort, RoundRobin or LeastConnections")
+	}
+	for i, cpu := range c.CPUs {
+		if cpu < 0 {
+			return c, bad(fmt.Sprintf("Config.CPUs[%d]", i), cpu, "the number of a CPU, from 0")
+		}
+	}
+	if unknown := c.Features &^ TierU5; unknown != 0 {
+		return c, fmt.Errorf("couplet: Config.Features has unknown bits %#x; take a tier, such as TierU3, or Feature constants", uint32(unknown))
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -219,6 +235,8 @@ type Options struct {
 	File *os.File
 	// Loop is the loop that a dialled connection lives on.
 	Loop Loop
+
+	err error // of an Option that refused what it was given
 }
 
 // An Option sets one of the Options.
@@ -262,7 +280,13 @@ func Control(f func(fd uintptr) error) Option { return func(o *Options) { o.Cont
 
 // FromFile listens on a socket that was handed over; Listen's network must fit
 // it, and its address is not used. The file is duplicated, not consumed.
-func FromFile(f *os.File) Option { return func(o *Options) { o.File = f } }
+func FromFile(f *os.File) Option {
+	return func(o *Options) {
+		if o.File = f; f == nil {
+			o.err = errors.New("couplet: FromFile was given no file; give it the socket to listen on, or leave it out")
+		}
+	}
+}
 
 // OnLoop puts a dialled connection on a given loop of the same engine.
 func OnLoop(l Loop) Option { return func(o *Options) { o.Loop = l } }
@@ -279,16 +303,40 @@ func NewOptions(opts ...Option) (Options, error) {
 		LingerTimeout:  5 * time.Second,
 		MaxOutbound:    256 << 20,
 	}
-	for _, f := range opts {
+	for i, f := range opts {
+		if f == nil {
+			return o, fmt.Errorf("couplet: option %d of %d is nil; leave it out", i+1, len(opts))
+		}
 		f(&o)
 	}
-	switch {
-	case o.Backlog < 1, o.MaxOutbound < 1:
-		return o, errors.New("couplet: Backlog and MaxOutbound must be at least 1")
-	case o.ReceiveBuffer < 0, o.SendBuffer < 0, o.MaxConns < 0, o.IdleTimeout < 0:
-		return o, errors.New("couplet: ReceiveBuffer, SendBuffer, MaxConns and IdleTimeout must not be negative")
-	case o.ConnectTimeout <= 0, o.FlushTimeout <= 0, o.LingerTimeout <= 0:
-		return o, errors.New("couplet: ConnectTimeout, FlushTimeout and LingerTimeout must be positive")
+	for _, f := range [...]struct {
+		name     string
+		v, least int
+	}{
+		{"Backlog", o.Backlog, 1},
+		{"MaxOutbound", o.MaxOutbound, 1},
+		{"ReceiveBuffer", o.ReceiveBuffer, 0},
+		{"SendBuffer", o.SendBuffer, 0},
+		{"MaxConns", o.MaxConns, 0},
+	} {
+		if f.v < f.least {
+			return o, bad(f.name, f.v, fmt.Sprintf("at least %d", f.least))
+		}
 	}
-	return o, nil
+	for _, f := range [...]struct {
+		name string
+		v    time.Duration
+	}{
+		{"ConnectTimeout", o.ConnectTimeout},
+		{"FlushTimeout", o.FlushTimeout},
+		{"LingerTimeout", o.LingerTimeout},
+	} {
+		if f.v <= 0 {
+			return o, bad(f.name, f.v, "more than 0")
+		}
+	}
+	if o.IdleTimeout < 0 {
+		return o, bad("IdleTimeout", o.IdleTimeout, "at least 0, which is never")
+	}
+	return o, o.err
 }
