@@ -10,7 +10,8 @@ import (
 
 // Config configures an engine. The zero value is ready to use.
 type Config struct {
-	// Loops is the number of loops, 1 by default. Each is a thread of its own.
+	// Loops is the number of loops, 1 by default. Each is a thread of its own, and
+	// runs its callbacks there: runtime.NumCPU() uses all CPUs.
 	Loops int
 
 	// Logger takes the engine's few messages: panics in callbacks, accept
@@ -207,33 +208,38 @@ type Options struct {
 	// KeepAlive is the TCP keep-alive period (15 s by default; negative: off).
 	KeepAlive time.Duration
 	// Backlog is the listen backlog (4096 by default, bounded by
-	// net.core.somaxconn).
+	// net.core.somaxconn). Dial ignores it.
 	Backlog int
 	// ReceiveBuffer and SendBuffer are the socket's buffers in bytes (zero:
 	// the system's own).
 	ReceiveBuffer, SendBuffer int
 	// ConnectTimeout bounds a Dial, name look-up included (30 s by default).
+	// Listen ignores it.
 	ConnectTimeout time.Duration
 	// IdleTimeout ends a connection on which nothing was received or sent for
-	// so long (zero: never).
+	// so long (zero: never): by a reset, and what is queued is dropped. For a
+	// polite end use AfterFunc and Close.
 	IdleTimeout time.Duration
 	// FlushTimeout ends a closing connection whose peer takes nothing for so
-	// long (60 s by default).
+	// long (60 s by default), by a reset.
 	FlushTimeout time.Duration
 	// LingerTimeout bounds the wait after our FIN for the peer's
 	// acknowledgement (5 s by default).
 	LingerTimeout time.Duration
 	// MaxConns is the most connections a listener has open at once; more wait
-	// in the backlog (zero: no limit).
+	// in the backlog (zero: no limit). Dial ignores it.
 	MaxConns int
-	// MaxOutbound is the most bytes that Write queues on one connection (256
-	// MiB by default).
+	// MaxOutbound is the most bytes that Write and Writev queue on one
+	// connection (256 MiB by default): their copies count, and Buffers do not,
+	// from WriteBuffer or from a Handle. Writes of Handles fail where they, those
+	// on their way and all that is queued, Buffers too, would exceed it.
 	MaxOutbound int
 	// Control is called with the socket before bind or connect.
 	Control func(fd uintptr) error
-	// File is a listening socket to adopt instead of making one.
+	// File is a listening socket to adopt instead of making one. Dial ignores it.
 	File *os.File
-	// Loop is the loop that a dialled connection lives on.
+	// Loop is the loop that a dialled connection lives on (nil: the engine
+	// picks one). Listen ignores it; see Config.Spread.
 	Loop Loop
 
 	err error // of an Option that refused what it was given
@@ -248,7 +254,7 @@ func NoDelay(on bool) Option { return func(o *Options) { o.NoDelay = on } }
 // KeepAlive sets the TCP keep-alive period; negative switches it off.
 func KeepAlive(d time.Duration) Option { return func(o *Options) { o.KeepAlive = d } }
 
-// Backlog sets the listen backlog.
+// Backlog sets the listen backlog. It has no effect on Dial.
 func Backlog(n int) Option { return func(o *Options) { o.Backlog = n } }
 
 // ReceiveBuffer sets SO_RCVBUF in bytes.
@@ -257,10 +263,10 @@ func ReceiveBuffer(n int) Option { return func(o *Options) { o.ReceiveBuffer = n
 // SendBuffer sets SO_SNDBUF in bytes.
 func SendBuffer(n int) Option { return func(o *Options) { o.SendBuffer = n } }
 
-// ConnectTimeout bounds a Dial.
+// ConnectTimeout bounds a Dial. It has no effect on Listen.
 func ConnectTimeout(d time.Duration) Option { return func(o *Options) { o.ConnectTimeout = d } }
 
-// IdleTimeout ends connections on which nothing moves.
+// IdleTimeout ends connections on which nothing moves, by a reset.
 func IdleTimeout(d time.Duration) Option { return func(o *Options) { o.IdleTimeout = d } }
 
 // FlushTimeout ends closing connections whose peer takes nothing.
@@ -269,17 +275,19 @@ func FlushTimeout(d time.Duration) Option { return func(o *Options) { o.FlushTim
 // LingerTimeout bounds the wait after our FIN.
 func LingerTimeout(d time.Duration) Option { return func(o *Options) { o.LingerTimeout = d } }
 
-// MaxConns bounds a listener's open connections.
+// MaxConns bounds a listener's open connections. It has no effect on Dial.
 func MaxConns(n int) Option { return func(o *Options) { o.MaxConns = n } }
 
-// MaxOutbound bounds the bytes queued on one connection.
+// MaxOutbound bounds the bytes that Write, Writev and Handles queue on one
+// connection; what Transport.WriteBuffer lends is not counted.
 func MaxOutbound(n int) Option { return func(o *Options) { o.MaxOutbound = n } }
 
 // Control is called with the socket's descriptor before bind or connect.
 func Control(f func(fd uintptr) error) Option { return func(o *Options) { o.Control = f } }
 
 // FromFile listens on a socket that was handed over; Listen's network must fit
-// it, and its address is not used. The file is duplicated, not consumed.
+// it, and its address is not used. The file is duplicated, not consumed. It has no
+// effect on Dial.
 func FromFile(f *os.File) Option {
 	return func(o *Options) {
 		if o.File = f; f == nil {
@@ -288,7 +296,8 @@ func FromFile(f *os.File) Option {
 	}
 }
 
-// OnLoop puts a dialled connection on a given loop of the same engine.
+// OnLoop puts a dialled connection on a given loop of the same engine. It has no
+// effect on Listen.
 func OnLoop(l Loop) Option { return func(o *Options) { o.Loop = l } }
 
 // NewOptions applies opts to the defaults, or returns an error that names the

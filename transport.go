@@ -31,9 +31,10 @@ type Transport interface {
 
 	// WriteBuffer queues b without a copy and takes a reference of its own,
 	// released when the kernel is done with the bytes: never, if the engine
-	// fails while it sends them. The caller keeps its reference. Errors as
-	// Write; shared bytes do not count against MaxOutbound, but they do against
-	// the watermark.
+	// fails while it sends them. The caller keeps its reference. It returns
+	// net.ErrClosed as Write does, and never ErrOutboundFull: lent bytes do not
+	// count against MaxOutbound. They do in Buffered and against the watermark, so
+	// who lends fresh memory stops at WritePaused, or looks at Buffered, to bound it.
 	WriteBuffer(b *Buffer) error
 
 	// Buffered is the number of bytes queued and not yet taken by the kernel.
@@ -139,7 +140,9 @@ func (h Handle) Write(p []byte) (int, error) {
 }
 
 // WriteBuffer is Transport.WriteBuffer on the loop; it takes a reference of
-// its own before it returns.
+// its own before it returns. Unlike that it is bounded, as [Handle.Write] is:
+// where b, what is on its way from Handles and all that is queued would exceed
+// [Options.MaxOutbound] it returns ErrOutboundFull and takes none.
 func (h Handle) WriteBuffer(b *Buffer) error {
 	if h.owner == nil {
 		return net.ErrClosed
