@@ -72,3 +72,43 @@ func TestExampleServerLosesNothingOfAPeerThatReadsLate(t *testing.T) {
 		}
 	})
 }
+
+func TestExampleProxyLosesNothingOfAPeerThatReadsLate(t *testing.T) {
+	each(t, func(t *testing.T, e couplet.Engine) {
+		factory := couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return greeter{} })
+		server, err := e.Listen("tcp", "127.0.0.1:0", factory, couplet.MaxOutbound(8<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := e.Listen("tcp", "127.0.0.1:0", proxy{e, server.Addr().String()}, couplet.MaxOutbound(8<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := bytes.Repeat([]byte("0123456789abcdef"), 4<<20)
+		if got, want := readsLate(t, l.Addr(), p), append([]byte("hello, "), p...); !bytes.Equal(got, want) {
+			t.Errorf("%d bytes came back, %d were due, and they are not the same", len(got), len(want))
+		}
+	})
+}
+
+func TestExampleProxyResetsAClientWhoseServerIsNotThere(t *testing.T) {
+	each(t, func(t *testing.T, e couplet.Engine) {
+		nobody, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		nobody.Close()
+		l, err := e.Listen("tcp", "127.0.0.1:0", proxy{e, nobody.Addr().String()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			return // the reset came first
+		}
+		defer c.Close()
+		if answer, err := io.ReadAll(c); err == nil {
+			t.Errorf("a clean end after %d bytes", len(answer))
+		}
+	})
+}
