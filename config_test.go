@@ -2,9 +2,13 @@ package couplet_test
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"couplet"
 	"couplet/engines"
@@ -69,6 +73,26 @@ func TestOptionsAreRefusedByNameAndValue(t *testing.T) {
 		}
 		if err := e.Dial(context.Background(), "tcp", "127.0.0.1:1", f, nil); err == nil || !strings.Contains(err.Error(), "is nil") {
 			t.Errorf("Dial with a nil Option: %v", err)
+		}
+	})
+}
+
+// That an idle connection is reset was written nowhere.
+func TestIdleTimeoutEndsInAReset(t *testing.T) {
+	each(t, func(t *testing.T, e couplet.Engine) {
+		f := couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return greeter{} })
+		l, err := e.Listen("tcp", "127.0.0.1:0", f, couplet.IdleTimeout(50*time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(time.Minute))
+		if got, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%q, then %v; want a reset", got, err)
 		}
 	})
 }
