@@ -346,8 +346,16 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 	if err != nil && !result.Partial {
 		return failure{err}
 	}
+	if !measured(result, "") {
+		return b.nothing(result, err)
+	}
 	if err := errors.Join(b.write(result), b.report(result, p)); err != nil {
 		return failure{err}
+	}
+	for _, name := range p.Candidates {
+		if err == nil && len(result.Errors()) == 0 && !measured(result, name) {
+			return failure{fmt.Errorf("%s could not be measured; why is said above", name)}
+		}
 	}
 	switch {
 	case interrupted:
@@ -356,10 +364,35 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 		return failure{fmt.Errorf("%w; what was measured until then is partial", err)}
 	case len(result.Errors()) > 0:
 		return failure{fmt.Errorf("there were errors: %v; these samples took no part", result.Errors())}
-	case len(result.Samples) == 0:
-		return failure{errors.New("nothing could be measured; see above")}
 	}
 	return nil
+}
+
+// measured reports whether r has a good sample of a candidate; "" is any.
+func measured(r *bench.Result, candidate string) bool {
+	return slices.ContainsFunc(r.Samples, func(s bench.Sample) bool {
+		return (candidate == "" || s.Candidate == candidate) && len(s.Errors) == 0
+	})
+}
+
+// nothing is the end of a run without a good sample, which err ended if it is not nil:
+// what an earlier run wrote is worth more.
+func (b *benchmark) nothing(r *bench.Result, err error) error {
+	b.skipped(r)
+	for _, path := range []string{b.json, b.html} {
+		if path != "" {
+			fmt.Fprintf(b.stderr, "couplet: %s left as it was\n", path)
+		}
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return failure{errors.New("interrupted before anything was measured")}
+	case err != nil:
+		return failure{fmt.Errorf("%w; nothing was measured", err)}
+	case len(r.Errors()) > 0:
+		return failure{fmt.Errorf("there were errors in every sample: %v; nothing was measured", r.Errors())}
+	}
+	return failure{errors.New("nothing could be measured; why is said above")}
 }
 
 // A progress is where the measurement tells how far it is: a table on a terminal,
@@ -398,13 +431,7 @@ func (b *benchmark) report(r *bench.Result, p bench.Plan) error {
 	if err := r.WriteTable(b.stdout); err != nil {
 		return err
 	}
-	for _, s := range r.Skipped {
-		what := s.Workload
-		if what == "" {
-			what = "every workload"
-		}
-		fmt.Fprintf(b.stderr, "couplet: %s was not measured on %s: %s\n", s.Candidate, what, oneLine(s.Why))
-	}
+	b.skipped(r)
 	fmt.Fprintln(b.stdout)
 	if err := r.WriteFixedRates(b.stdout); err != nil {
 		return err
@@ -414,6 +441,17 @@ func (b *benchmark) report(r *bench.Result, p bench.Plan) error {
 	}
 	fmt.Fprintln(b.stdout, r.Verdict(p.Candidates[0], p.Candidates[1]))
 	return nil
+}
+
+// skipped tells what was not measured, and why.
+func (b *benchmark) skipped(r *bench.Result) {
+	for _, s := range r.Skipped {
+		what := s.Workload
+		if what == "" {
+			what = "every workload"
+		}
+		fmt.Fprintf(b.stderr, "couplet: %s was not measured on %s: %s\n", s.Candidate, what, oneLine(s.Why))
+	}
 }
 
 // write makes the files. One that cannot be written does not cost the other.

@@ -17,7 +17,11 @@ import (
 )
 
 // tiny is a measurement that says nothing and takes no time.
-var tiny = []string{"bench", "--quick", "--engines", "goroutine,epoll", "--connections", "3", "--rounds", "2", "--duration", "20ms"}
+var tiny = tinyOf("goroutine,epoll")
+
+func tinyOf(engines string) []string {
+	return []string{"bench", "--quick", "--engines", engines, "--connections", "3", "--rounds", "2", "--duration", "20ms"}
+}
 
 func TestBenchMeasuresAndJudges(t *testing.T) {
 	t.Parallel()
@@ -241,19 +245,50 @@ func TestAnInterruptEndsASample(t *testing.T) {
 					a.awaitNone()
 				}()
 			}
-			json := filepath.Join(t.TempDir(), "a.json")
-			j := begin(t, append(args, "--duration", "3m", "--json", json)...)
+			const good = "a report of yesterday"
+			json, page := file(t, "a.json", good), file(t, "a.html", good)
+			j := begin(t, append(args, "--duration", "3m", "--json", json, "--html", page)...)
 			j.stderr.await(t, "should take about", 1)
 			time.Sleep(500 * time.Millisecond)
 			j.cmd.Process.Signal(syscall.SIGINT)
 			o := j.end().want(t, 1)
-			if strings.Count(o.stderr, "partial") != 1 || o.took > time.Minute {
-				t.Errorf("after %v: stderr %q", o.took, o.stderr)
+			if strings.Count(o.stderr, "interrupted") != 1 || o.took > time.Minute || o.stdout != "" {
+				t.Errorf("after %v: stdout %q, stderr %q", o.took, o.stdout, o.stderr)
 			}
-			if r, err := bench.ReadFile(json); err != nil || !r.Partial || len(r.Samples)+len(r.Skipped) > 0 {
-				t.Errorf("the result: %+v, %v", r, err)
-			}
+			wantLeft(t, o, good, json, page)
 		})
+	}
+}
+
+// wantLeft checks that a run left files as they were, and said so.
+func wantLeft(t *testing.T, o outcome, text string, files ...string) {
+	t.Helper()
+	for _, path := range files {
+		if got, err := os.ReadFile(path); err != nil || string(got) != text || !strings.Contains(o.stderr, "couplet: "+path+" left as it was\n") {
+			t.Errorf("%s is %.40q, %v; stderr %q", path, got, err, o.stderr)
+		}
+	}
+}
+
+// A run in which every sample failed replaced a good report by one of nothing.
+func TestARunOfNothingLeavesAReport(t *testing.T) {
+	t.Parallel()
+	const good = "a report of yesterday"
+	json, page := file(t, "a.json", good), file(t, "a.html", good)
+	// Such a program is no server.
+	o := couple(t, append(tinyOf("epoll@/bin/false,goroutine@/bin/false"), "--control=false", "--json", json, "--html", page)...).want(t, 1)
+	if o.stdout != "" || !strings.Contains(o.stderr, "couplet: nothing could be measured") {
+		t.Errorf("stdout %q, stderr %q", o.stdout, o.stderr)
+	}
+	wantLeft(t, o, good, json, page)
+}
+
+// A run of which one engine gave no sample ended as if all were well.
+func TestARunWithoutOneEngineFails(t *testing.T) {
+	t.Parallel()
+	o := couple(t, tinyOf("epoll@/bin/false,goroutine")...).want(t, 1)
+	if !strings.Contains(o.stderr, "couplet: epoll@/bin/false could not be measured") {
+		t.Errorf("stderr %q", o.stderr)
 	}
 }
 
