@@ -129,7 +129,7 @@ func try(name string) EngineReport {
 func (r *Report) probeUring(caps ring.Caps, err error) {
 	if err != nil {
 		r.Uring.Error = err.Error()
-		o := Obstacle{"io_uring: " + err.Error(), "use --engine=epoll"}
+		o := Obstacle{"io_uring: " + err.Error(), "use the epoll engine"}
 		var setup *ring.SetupError
 		if errors.As(err, &setup) {
 			o = Obstacle{"io_uring: " + setup.Reason + " (" + setup.Op + ")", setup.Remedy}

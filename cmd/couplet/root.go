@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 
 	"couplet"
 	"couplet/engines"
+	"couplet/proactor/ring"
 )
 
 // common is what every command knows: the flags of all, and where to write.
@@ -118,9 +120,18 @@ func (c *common) logger() (log *slog.Logger, end func()) {
 func (c *common) open(cfg couplet.Config) (couplet.Engine, error) {
 	e, err := engines.Open(c.engine, cfg)
 	if err != nil {
-		return nil, failure{fmt.Errorf("--engine=%s cannot run here: %w", c.engine, err)}
+		return nil, failure{fmt.Errorf("--engine=%s cannot run here: %w", c.engine, advised(err, "--engine=epoll"))}
 	}
 	return e, nil
+}
+
+// advised is err, and where that advises another engine than io_uring's, what it means
+// to a command.
+func advised(err error, means string) error {
+	if errors.As(err, new(*ring.SetupError)) {
+		return fmt.Errorf("%w (%s)", err, means)
+	}
+	return err
 }
 
 // introduce writes the engine line. It is never left out where auto had to

@@ -268,7 +268,7 @@ func (t *tracing) trace(ctx context.Context, engine, name string, text []byte) (
 	defer endLog()
 	e, err := engines.Open(engine, couplet.Config{Loops: 1, Logger: log})
 	if err != nil {
-		return nil, fmt.Errorf("--engines: %s cannot run here: %w", engine, err)
+		return nil, fmt.Errorf("--engines: %s cannot run here: %w", engine, advised(err, "which trace cannot show alone"))
 	}
 	short, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-const otherwise = ", or use --engine=epoll"
+const otherwise = ", or use the epoll engine"
 
 // explain turns a failed call during setup into what an administrator can act on. Op is the system
 // call; sysctl is the text of /proc/sys/kernel/io_uring_disabled, empty where there is none (before

@@ -39,7 +39,7 @@ func TestExplain(t *testing.T) {
 		if !strings.Contains(err.Reason, c.reason) || !strings.Contains(err.Remedy, c.remedy) {
 			t.Errorf("%s %v sysctl %q: %v", c.op, c.errno, c.sysctl, err)
 		}
-		if !strings.HasSuffix(err.Remedy, "or use --engine=epoll") {
+		if !strings.HasSuffix(err.Remedy, "or use the epoll engine") {
 			t.Errorf("%s %v: the remedy does not name the other engine: %q", c.op, c.errno, err.Remedy)
 		}
 		if err.Error() != c.op+": "+err.Reason+"; "+err.Remedy {

@@ -13,6 +13,6 @@ func Probe() (Caps, error) {
 		Op:     "io_uring_setup",
 		Errno:  syscall.ENOSYS,
 		Reason: "io_uring needs Linux on amd64, arm64, riscv64 or loong64",
-		Remedy: "run there, or use another engine (--engine=epoll on Linux, --engine=goroutine elsewhere)",
+		Remedy: "run there, or use another engine (epoll on Linux, goroutine elsewhere)",
 	}
 }
