@@ -31,6 +31,9 @@ type Remote struct {
 	serverLimit time.Duration
 }
 
+// Tier is that of io_uring on the agent's machine, "none" where there is no io_uring.
+func (r *Remote) Tier() string { return r.machine.Tier }
+
 // ErrToken says that a token is not the agent's, or none at all.
 var ErrToken = errors.New("want the token that the agent printed last; each is good for one session")
 

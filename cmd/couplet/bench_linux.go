@@ -318,6 +318,9 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 		}
 		defer p.Remote.Close()
 	}
+	if err := needs(p); err != nil {
+		return failure{err}
+	}
 	show := b.progress(p.Baseline)
 	plans := b.course(p)
 	plans[0].Ready = func(missing []bench.Skipped) error {
@@ -456,14 +459,21 @@ func (b *benchmark) skipped(r *bench.Result) {
 
 // write makes the files. One that cannot be written does not cost the other.
 func (b *benchmark) write(r *bench.Result) error {
-	var asJSON, asPage error
-	if b.json != "" {
-		asJSON = r.WriteFile(b.json)
+	var errs []error
+	for _, f := range []struct {
+		path  string
+		write func(string) error
+	}{{b.json, r.WriteFile}, {b.html, func(path string) error { return writePage(path, r) }}} {
+		if f.path == "" {
+			continue
+		}
+		err := f.write(f.path)
+		if err == nil && !b.quiet {
+			fmt.Fprintf(b.stderr, "couplet: wrote %s\n", f.path)
+		}
+		errs = append(errs, err)
 	}
-	if b.html != "" {
-		asPage = writePage(b.html, r)
-	}
-	return errors.Join(asJSON, asPage)
+	return errors.Join(errs...)
 }
 
 func writePage(path string, r *bench.Result) error {

@@ -32,6 +32,11 @@ func TestBenchMeasuresAndJudges(t *testing.T) {
 			t.Errorf("%q is not in the report:\n%s", says, o.stdout)
 		}
 	}
+	for _, path := range []string{json, page} {
+		if !strings.Contains(o.stderr, "couplet: wrote "+path+"\n") {
+			t.Errorf("it is not said that %s was written:\n%s", path, o.stderr)
+		}
+	}
 	if n := strings.Count(o.stderr, "round "); n != 6 {
 		t.Errorf("%d lines of progress, want one for each of 6 samples:\n%s", n, o.stderr)
 	}
@@ -181,7 +186,7 @@ func TestOneFileDoesNotCostTheOther(t *testing.T) {
 	json, page := filepath.Join(t.TempDir(), "a.json"), filepath.Join(t.TempDir(), "a.html")
 	for _, c := range []struct{ json, page, bad, good string }{{"/proc/no-such", page, "/proc/no-such", page}, {json, full, full, json}} {
 		o := couple(t, append(tiny, "--rounds", "1", "--json", c.json, "--html", c.page)...).want(t, 1)
-		if info, err := os.Stat(c.good); err != nil || info.Size() == 0 || !strings.Contains(o.stdout, "On Linux ") || !strings.Contains(o.stderr, c.bad) {
+		if info, err := os.Stat(c.good); err != nil || info.Size() == 0 || !strings.Contains(o.stdout, "On Linux ") || !strings.Contains(o.stderr, c.bad) || strings.Count(o.stderr, "couplet: wrote ") != 1 {
 			t.Errorf("with %s: %v, stdout %q, stderr %q", c.bad, err, o.stdout, o.stderr)
 		}
 	}

@@ -107,6 +107,40 @@ func TestForcedUringFailsWithItsRemedy(t *testing.T) {
 	}
 }
 
+// Without io_uring bench took one sample after the other, each of which failed, and the
+// remedy was a flag that neither it nor trace takes.
+func TestWithoutUringBenchAndTraceSayItOnce(t *testing.T) {
+	t.Parallel()
+	if engines.Check(engines.Uring) != nil {
+		t.Skip("there is no io_uring in this build")
+	}
+	for args, says := range map[string]string{
+		"bench --quick":                                "or use the epoll engine (--engines epoll,goroutine)",
+		"bench --quick --engines epoll,uring-u3":       "couplet: uring-u3 cannot be measured: ",
+		"bench --ablate --workload echo --quick":       "--engines epoll,goroutine",
+		"trace":                                        "or use the epoll engine (which trace cannot show alone)",
+		"bench --quick --engines epoll,uring/2":        "allow io_uring_setup",
+		"bench --engines uring,epoll --workload churn": "io_uring_setup",
+	} {
+		o := beginCmd(t, confine(syscall.EPERM, strings.Fields(args)...)).end().want(t, 1)
+		if strings.Count(o.stderr, "\n") != 1 || !strings.Contains(o.stderr, says) || strings.Contains(o.stderr, "--engine=") || o.stdout != "" {
+			t.Errorf("%s: stdout %q, stderr %q; want one line with %q", args, o.stdout, o.stderr, says)
+		}
+	}
+	beginCmd(t, confine(syscall.EPERM, tiny...)).end().want(t, 0)
+}
+
+// More connections than descriptors were found out sample by sample.
+func TestBenchCountsDescriptorsBeforehand(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("sh", append([]string{"-c", `ulimit -n 200; exec "$0" "$@"`, binary}, tinyOf("epoll,goroutine")...)...)
+	cmd.Args = append(cmd.Args, "--connections", "190")
+	o := beginCmd(t, cmd).end().want(t, 1)
+	if want := "couplet: echo 190 x 64 B, depth 1 needs 222 descriptors in one process, and 200 are allowed; take fewer --connections, or raise the limit: ulimit -n 222\n"; o.stderr != want || o.stdout != "" {
+		t.Errorf("stdout %q, stderr %q; want %q", o.stdout, o.stderr, want)
+	}
+}
+
 func TestDoctor(t *testing.T) {
 	t.Parallel()
 	text := couple(t, "doctor").want(t, 0).stdout
@@ -145,7 +179,7 @@ func TestDoctorNamesTheRemedyWhereThereIsNoUring(t *testing.T) {
 func TestDemoGoesOnWithoutUring(t *testing.T) {
 	t.Parallel()
 	o := beginCmd(t, confine(syscall.EPERM, "demo", "--fast")).end().want(t, 0)
-	if !strings.Contains(o.stderr, "--engine=uring cannot run here") || !strings.Contains(o.stdout, "kernel crossings") {
+	if !strings.HasPrefix(o.stderr, "couplet: uring: left out: io_uring_setup: ") || !strings.HasSuffix(o.stderr, "; see couplet doctor\n") || !strings.Contains(o.stdout, "kernel crossings") {
 		t.Errorf("stdout %s\nstderr %s", o.stdout, o.stderr)
 	}
 }

@@ -113,11 +113,10 @@ func (d *demo) run() error {
 			running = append(running, e)
 			continue
 		}
-		err = fmt.Errorf("--engine=%s cannot run here: %w", name, err)
 		if len(chosen) == 1 {
-			return failure{err}
+			return failure{fmt.Errorf("--engine=%s cannot run here: %w", name, advised(err, "--engine=epoll"))}
 		}
-		fmt.Fprintln(d.stderr, "couplet: "+oneLine(err.Error()))
+		fmt.Fprintf(d.stderr, "couplet: %s: left out: %s; see couplet doctor\n", name, oneLine(err.Error()))
 	}
 	outcomes, err := d.compare(ctx, running)
 	if err != nil {
