@@ -47,6 +47,12 @@ func TestBenchMeasuresAndJudges(t *testing.T) {
 	if text, err := os.ReadFile(page); err != nil || !strings.Contains(string(text), r.Verdict("goroutine", "epoll")) {
 		t.Errorf("the page lacks the verdict (%v)", err)
 	}
+	if full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0); err == nil {
+		cmd := exec.Command(binary, "bench", "compare", json, json)
+		cmd.Stdout = full
+		beginCmd(t, cmd).end().want(t, 1)
+		full.Close()
+	}
 	if o := couple(t, "bench", "compare", json, json).want(t, 0); strings.Count(o.stdout, "too few rounds to tell") != 3 {
 		t.Errorf("a result compared with itself:\n%s", o.stdout)
 	}

@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 )
 
 // Exit statuses.
@@ -42,9 +43,10 @@ func main() {
 
 // run is the command without the process around it.
 func run(args []string, stdout, stderr io.Writer) int {
-	root := newRoot(stdout, stderr)
+	out := &output{Writer: stdout}
+	root := newRoot(out, stderr)
 	root.SetArgs(args)
-	err := root.Execute()
+	err := out.lost(root.Execute())
 	if err == nil {
 		return statusDone
 	}
@@ -55,6 +57,36 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return statusFailed
 	}
 	return statusUsage
+}
+
+// An output keeps the first error of what is written, so that nothing is lost with
+// exit status 0.
+type output struct {
+	io.Writer
+	mu  sync.Mutex
+	err error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.Writer.Write(p)
+	if err != nil {
+		o.mu.Lock()
+		if o.err == nil {
+			o.err = err
+		}
+		o.mu.Unlock()
+	}
+	return n, err
+}
+
+// lost is err, or the failure to write where that is all there was.
+func (o *output) lost(err error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err == nil || err != nil && !errors.Is(err, o.err) && err != error(errToldAlready) {
+		return err
+	}
+	return failure{fmt.Errorf("%w; what was to be printed is lost, print it elsewhere", o.err)}
 }
 
 // oneLine is text without line breaks, as in an error that cobra spreads over

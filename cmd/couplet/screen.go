@@ -10,9 +10,18 @@ import (
 	"github.com/mattn/go-isatty"
 )
 
+// fileOf is the file behind w, or nil.
+func fileOf(w io.Writer) *os.File {
+	if o, ok := w.(*output); ok {
+		w = o.Writer
+	}
+	f, _ := w.(*os.File)
+	return f
+}
+
 func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && isatty.IsTerminal(f.Fd())
+	f := fileOf(w)
+	return f != nil && isatty.IsTerminal(f.Fd())
 }
 
 // isLive reports whether w is a terminal on which lines can change in place.
@@ -30,7 +39,7 @@ type screen struct {
 
 func newScreen(out io.Writer) *screen {
 	return &screen{out: out, size: func() (rows, cols int) {
-		if f, ok := out.(*os.File); ok {
+		if f := fileOf(out); f != nil {
 			rows, cols = terminalSize(f.Fd())
 		}
 		if rows <= 0 || cols <= 0 {

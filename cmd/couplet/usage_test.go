@@ -3,7 +3,9 @@ package main
 import (
 	"net"
 	"os"
+	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -169,6 +171,31 @@ func TestBadInput(t *testing.T) {
 			if !strings.Contains(o.stderr, says) {
 				t.Errorf("couplet %s says %q; want %q in it", c.args, o.stderr, says)
 			}
+		}
+	}
+}
+
+// What could not be printed was lost with exit status 0.
+func TestLostOutputIsAFailure(t *testing.T) {
+	t.Parallel()
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	all := []string{
+		"doctor", "doctor --json", "version", "--version", "demo --fast", "demo --fast --json",
+		"--help", "help fetch", "bench --help", "completion bash", "fetch --print " + serve(t, "poem", "--fast").addr,
+	}
+	if slices.Contains(working(), engines.Uring) {
+		all = append(all, "trace")
+	}
+	for _, args := range all {
+		cmd := exec.Command(binary, strings.Fields(args)...)
+		cmd.Stdout = full
+		o := beginCmd(t, cmd).end().want(t, 1)
+		if want := "couplet: write /dev/stdout: no space left on device; what was to be printed is lost, print it elsewhere\n"; !strings.HasSuffix(o.stderr, want) || strings.Count(o.stderr, "no space left") != 1 {
+			t.Errorf("couplet %s: stderr %q", args, o.stderr)
 		}
 	}
 }

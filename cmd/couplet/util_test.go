@@ -77,7 +77,10 @@ func begin(t *testing.T, args ...string) *job {
 func beginCmd(t *testing.T, cmd *exec.Cmd) *job {
 	t.Helper()
 	j := &job{t: t, cmd: cmd, stdout: newNotebook(), stderr: newNotebook(), began: time.Now()}
-	cmd.Stdout, cmd.Stderr = j.stdout, j.stderr
+	if cmd.Stdout == nil {
+		cmd.Stdout = j.stdout
+	}
+	cmd.Stderr = j.stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
