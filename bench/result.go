@@ -419,7 +419,7 @@ func (r *Result) WriteFile(path string) error {
 func ReadFile(path string) (*Result, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w; want a report that couplet bench --json wrote", err)
 	}
 	r := new(Result)
 	switch err := json.Unmarshal(text, r); {

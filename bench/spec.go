@@ -73,7 +73,7 @@ func (s *Spec) check() error {
 func checkName(name string) error {
 	bad := func(r rune) bool { return !unicode.IsPrint(r) }
 	if name == "" || len([]rune(name)) > 40 || strings.ContainsFunc(name, bad) || strings.TrimSpace(name) != name {
-		return fmt.Errorf("%q cannot be a name; want 1 to 40 printable characters", name)
+		return fmt.Errorf("%s cannot be a name; want 1 to 40 printable characters", quote(name))
 	}
 	return nil
 }

@@ -122,7 +122,7 @@ func (r specReader) fields(n ast.Node, what string, fields ...field) (given map[
 		key := pairs.Key().GetToken().Value
 		i := slices.Index(keys, key)
 		if i < 0 {
-			return nil, r.fail(pairs.Key(), "%s has no key %q; want %s", what, key, strings.Join(keys, ", "))
+			return nil, r.fail(pairs.Key(), "%s has no key %s; want %s", what, quote(key), strings.Join(keys, ", "))
 		}
 		given[key] = pairs.Key()
 		if err := fields[i].take(pairs.Value()); err != nil {
@@ -325,5 +325,15 @@ func nodeText(n ast.Node) string {
 	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode:
 		return "an anchor, an alias or a tag"
 	}
-	return strconv.Quote(strings.TrimSpace(n.GetToken().Value))
+	return quote(strings.TrimSpace(n.GetToken().Value))
+}
+
+// quote quotes text, and of a long one the beginning: a file that is no workload may be
+// one value.
+func quote(text string) string {
+	const most = 40
+	if runes := []rune(text); len(runes) > most {
+		return strconv.Quote(string(runes[:most])) + "..."
+	}
+	return strconv.Quote(text)
 }

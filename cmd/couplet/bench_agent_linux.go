@@ -124,7 +124,7 @@ taken everybody who reaches the address can connect to the server. Use it in a
 network that you trust.`,
 		Example: `  couplet bench agent --listen 192.168.1.5:7070 --server-port 7071
   COUPLET_BENCH_TOKEN=... couplet bench --remote 192.168.1.5:7070    # on the other machine`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.run(cmd) },
 	}
 	f := cmd.Flags()

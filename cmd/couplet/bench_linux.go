@@ -137,6 +137,9 @@ func newBenchCompare(c *common) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if !measured(r, "") {
+					return fmt.Errorf("%s has no samples, or none without errors; measure again", path)
+				}
 				results[i] = r
 			}
 			return results[0].WriteComparison(c.stdout, results[1])
@@ -494,7 +497,7 @@ func writable(path string) error {
 	}
 	dir := filepath.Dir(path)
 	if err := unix.Access(dir, unix.W_OK); err != nil {
-		return fmt.Errorf("cannot write %s: %s: %w", path, dir, err)
+		return fmt.Errorf("cannot write %s: %s: %w; want a file in a directory that is there and yours to write to", path, dir, err)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -49,7 +50,7 @@ func newDemo(c *common) *cobra.Command {
 		Long: `The tutorial's experiment, on each engine of this build that works here (or on the
 one that --engine names), beside each other: three slow poem servers and a client
 on one loop, fetched all at once, then one by one. It takes about 34 seconds.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error { return d.run() },
 	}
 	cmd.Flags().BoolVar(&d.fast, "fast", false, "twenty times as fast, for scripts")
@@ -70,12 +71,13 @@ const (
 	oneByOne  = "one by one"
 )
 
-// demoOutcome is what happened on one engine. Its JSON form is that of --json.
+// demoOutcome is what happened on one engine. Its JSON form is that of --json. Where
+// the demo was interrupted OneByOne may be missing.
 type demoOutcome struct {
 	Engine    string  `json:"engine"`
 	Describe  string  `json:"description"`
 	AllAtOnce demoWay `json:"all_at_once"`
-	OneByOne  demoWay `json:"one_by_one"`
+	OneByOne  demoWay `json:"one_by_one,omitzero"`
 }
 
 // demoWay is what one way of fetching took, servers and client together.
@@ -119,17 +121,37 @@ func (d *demo) run() error {
 		fmt.Fprintf(d.stderr, "couplet: %s: left out: %s; see couplet doctor\n", name, oneLine(err.Error()))
 	}
 	outcomes, err := d.compare(ctx, running)
+	if ctx.Err() != nil {
+		return d.interrupted(outcomes)
+	}
 	if err != nil {
 		return failure{err}
 	}
 	if d.asJSON {
-		return writeJSON(d.stdout, struct {
-			Fast    bool          `json:"fast"`
-			Engines []demoOutcome `json:"engines"`
-		}{d.fast, outcomes})
+		return d.json(outcomes, false)
 	}
 	d.table(outcomes)
 	return nil
+}
+
+// json writes outcomes as --json asks for.
+func (d *demo) json(outcomes []demoOutcome, partial bool) error {
+	return writeJSON(d.stdout, struct {
+		Fast    bool          `json:"fast"`
+		Partial bool          `json:"partial,omitempty"`
+		Engines []demoOutcome `json:"engines"`
+	}{d.fast, partial, outcomes})
+}
+
+// interrupted writes what was finished.
+func (d *demo) interrupted(outcomes []demoOutcome) error {
+	finished := slices.DeleteFunc(outcomes, func(o demoOutcome) bool { return o.AllAtOnce.Poems == 0 })
+	if d.asJSON && len(finished) > 0 {
+		if err := d.json(finished, true); err != nil {
+			return err
+		}
+	}
+	return failure{errInterrupted}
 }
 
 // compare runs the experiment on all engines at the same time.
@@ -183,6 +205,9 @@ func (d *demo) experiment(ctx context.Context, e couplet.Engine, i int, r *relay
 		})
 		after, cpuAfter, haveCPU := d.measure(e)
 		r.do(func() { s.finish(i, name, report) })
+		if err := d.check(e, report); err != nil {
+			return demoWay{}, err
+		}
 		w := demoWay{
 			Seconds: report.Elapsed.Seconds(), Poems: report.Got(), Bytes: int64(report.Bytes()),
 			Crossings: after.Crossings - before.Crossings, Sleeps: after.Sleeps - before.Sleeps,
@@ -192,7 +217,7 @@ func (d *demo) experiment(ctx context.Context, e couplet.Engine, i int, r *relay
 			cpu := (cpuAfter - cpuBefore).Seconds()
 			w.CPU = &cpu
 		}
-		return w, d.check(e, report)
+		return w, nil
 	}
 	o := demoOutcome{Engine: e.Name(), Describe: strings.TrimSuffix(e.Describe(), " (asked for)")}
 	var err error

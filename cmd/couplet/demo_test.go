@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +54,39 @@ func TestDemoOfOneEngine(t *testing.T) {
 	}
 	if strings.Contains(o.stdout, "epoll") {
 		t.Errorf("other engines took part:\n%s", o.stdout)
+	}
+}
+
+// Interrupted, the demo said so once for each engine, and its JSON was lost.
+func TestInterruptedDemo(t *testing.T) {
+	t.Parallel()
+	j := begin(t, "demo", "--fast")
+	j.stdout.await(t, "goroutine, all at once: got 3 poems", 1)
+	j.cmd.Process.Signal(os.Interrupt)
+	if o := j.end().want(t, 1); !strings.HasSuffix(o.stderr, "couplet: interrupted\n") || strings.Count(o.stderr, "interrupted") != 1 {
+		t.Errorf("stderr %q", o.stderr)
+	}
+
+	done := demoWay{Seconds: 1, Poems: 3}
+	for _, c := range []struct {
+		outcomes []demoOutcome
+		want     string
+	}{
+		{[]demoOutcome{{Engine: "uring"}}, ""},
+		{[]demoOutcome{{Engine: "uring"}, {Engine: "epoll", AllAtOnce: done}}, `"partial":true,"engines":[{"engine":"epoll","description":"","all_at_once":`},
+		{[]demoOutcome{{Engine: "epoll", AllAtOnce: done, OneByOne: done}}, `"one_by_one"`},
+	} {
+		var out bytes.Buffer
+		d := &demo{common: &common{stdout: &out}, asJSON: true}
+		if err := d.interrupted(c.outcomes); !errors.Is(err, errInterrupted) {
+			t.Error(err)
+		}
+		var text bytes.Buffer
+		json.Compact(&text, out.Bytes())
+		all := len(c.outcomes) > 0 && c.outcomes[0].OneByOne.Poems > 0
+		if !strings.Contains(text.String(), c.want) || strings.Contains(text.String(), "one_by_one") != all || (text.Len() == 0) != (c.want == "") {
+			t.Errorf("%+v is written as %s", c.outcomes, &text)
+		}
 	}
 }
 

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/cheggaaa/pb/v3"
@@ -55,13 +58,28 @@ func (l *lineDisplay) data(a poetry.Arrival) {
 func (l *lineDisplay) done(r poetry.Result) {
 	switch {
 	case r.Err != nil:
-		fmt.Fprintf(l.errs, "Task %d: failed: %s\n", r.Task, oneLine(r.Err.Error()))
+		fmt.Fprintf(l.errs, "Task %d: failed: %s%s\n", r.Task, oneLine(r.Err.Error()), missingServer(r))
 	case l.quiet:
 	case l.sequential:
 		fmt.Fprintf(l.out, "Task %d: got %d bytes of poetry from %s in %s\n", r.Task, len(r.Poem), r.Addr, clock(r.Elapsed))
 	default:
 		fmt.Fprintf(l.out, "Task %d finished\n", r.Task)
 	}
+}
+
+// missingServer is how to start the server that refused r, or "".
+func missingServer(r poetry.Result) string {
+	if !errors.Is(r.Err, syscall.ECONNREFUSED) {
+		return ""
+	}
+	where := "--unix " + r.Addr.Address
+	if host, port, err := net.SplitHostPort(r.Addr.Address); err == nil && r.Addr.Network == "tcp" {
+		where = "--port " + port
+		if host != "127.0.0.1" && host != "localhost" {
+			where = "--iface " + host + " " + where
+		}
+	}
+	return "; is a server there? couplet serve poem " + where
 }
 
 func (l *lineDisplay) end(r poetry.Report) {

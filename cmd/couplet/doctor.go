@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -20,8 +21,11 @@ func newDoctor(c *common) *cobra.Command {
 		Long: `Find out, by trying, what this machine can do: the features of io_uring, the
 engines that work, the one that --engine=auto takes and why, and every obstacle with
 what removes it. The exit status is 0 also where io_uring is not to be had.`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("engine") {
+				return errors.New("--engine is for one engine; doctor tries them all: leave it out")
+			}
 			r := engines.Probe()
 			if asJSON {
 				return writeJSON(c.stdout, r)

@@ -58,7 +58,6 @@ too slow is reported and does not hold up the others; the exit status is then 1.
 	flags.StringVar(&f.output, "output", "", "write each whole poem to a file in this directory (N-ADDR.txt)")
 	flags.BoolVar(&f.asJSON, "json", false, "print the outcome as JSON on standard output, and nothing else there")
 	cmd.MarkFlagDirname("output")
-	cmd.MarkFlagsMutuallyExclusive("print", "json")
 	return cmd
 }
 
@@ -84,6 +83,9 @@ func interruptible() (ctx context.Context, stop func()) {
 }
 
 func (f *fetching) run(args []string) error {
+	if f.asJSON && f.print {
+		return errors.New("--json and --print are two things; use one of them")
+	}
 	var addrs []poetry.Addr
 	for _, arg := range args {
 		a, err := poetry.ParseAddr(arg)

@@ -122,7 +122,7 @@ func TestOneFailureDoesNotHoldUpTheOthers(t *testing.T) {
 			if o.stdout != poem("ozymandias")+poem("ozymandias") {
 				t.Errorf("%v: got %d bytes", args, len(o.stdout))
 			}
-			for _, want := range []string{"Task 2: failed: ", "connection refused", "Task 3: failed: ", "no such file", "Got 2 of 4 poems in "} {
+			for _, want := range []string{"Task 2: failed: ", "connection refused; is a server there? couplet serve poem --port ", "Task 3: failed: ", "no such file", "Got 2 of 4 poems in "} {
 				if !strings.Contains(o.stderr, want) {
 					t.Errorf("%v: no %q in:\n%s", args, want, o.stderr)
 				}

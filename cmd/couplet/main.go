@@ -89,14 +89,23 @@ func (o *output) lost(err error) error {
 	return failure{fmt.Errorf("%w; what was to be printed is lost, print it elsewhere", o.err)}
 }
 
-// oneLine is text without line breaks, as in an error that cobra spreads over
-// several.
+// oneLine is text without line breaks, as in several errors, or one that cobra spreads.
 func oneLine(text string) string {
-	var parts []string
+	all := ""
 	for line := range strings.Lines(text) {
-		if line = strings.TrimSpace(line); line != "" {
-			parts = append(parts, line)
+		choice := strings.HasPrefix(line, "\t") // of those that cobra suggests
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "":
+		case all == "":
+			all = line
+		case strings.HasSuffix(all, "?"):
+			all += " " + line
+		case choice:
+			all += ", " + line
+		default:
+			all += "; " + line
 		}
 	}
-	return strings.Join(parts, " ")
+	return all
 }

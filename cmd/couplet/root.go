@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -58,6 +59,7 @@ line or an input was wrong.`,
 
 	root.AddCommand(newServe(c), newFetch(c), newDemo(c), newTrace(c), newDoctor(c), newBench(c), newBenchServer(c), newVersion(c))
 	checkShell(root)
+	checkHelp(root)
 	return root
 }
 
@@ -71,6 +73,7 @@ func checkShell(root *cobra.Command) {
 	}
 	var shells []string
 	for _, shell := range cmd.Commands() {
+		shell.Args = noArgs
 		shells = append(shells, shell.Name())
 	}
 	cmd.Args = nil
@@ -82,11 +85,36 @@ func checkShell(root *cobra.Command) {
 	}
 }
 
+// checkHelp makes couplet help refuse what it has no help for.
+func checkHelp(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	help, _, err := root.Find([]string{"help"})
+	if err != nil {
+		return
+	}
+	show := help.Run
+	help.RunE = func(cmd *cobra.Command, args []string) error {
+		if _, rest, err := root.Find(args); err != nil || len(rest) > 0 {
+			return fmt.Errorf("there is no help for %q; couplet --help lists the commands", strings.Join(args, " "))
+		}
+		show(cmd, args)
+		return nil
+	}
+}
+
+// noArgs refuses arguments.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no arguments; got %q", strings.TrimPrefix(cmd.CommandPath(), "couplet "), args[0])
+	}
+	return nil
+}
+
 func newVersion(c *common) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version, the Go version and the io_uring binding",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		Run:   func(*cobra.Command, []string) { fmt.Fprintln(c.stdout, version()) },
 	}
 }

@@ -150,11 +150,14 @@ func (s *serving) explain(err error) error {
 	if s.unix != "" {
 		where, change = s.unix, "--unix"
 	}
+	var unknown *net.DNSError
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("%s is in use; choose another %s", where, change)
 	case errors.Is(err, syscall.EACCES) && s.unix == "":
 		return fmt.Errorf("%s is not allowed to you; choose a --port from 1024 up", where)
+	case errors.As(err, &unknown):
+		return fmt.Errorf("--iface %q is no address: %s; choose another --iface, such as 127.0.0.1", s.iface, unknown.Err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return fmt.Errorf("--iface %q is no address of this machine; choose one that is", s.iface)
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.ENOBUFS):

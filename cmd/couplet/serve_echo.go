@@ -16,7 +16,7 @@ func newServeEcho(c *common) *cobra.Command {
 		Use:   "echo",
 		Short: "Send back what comes in",
 		Long:  "Send back what comes in. A client that does not take its echo is not read from.",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return s.run("echo", func(*slog.Logger) couplet.Factory { return poetry.Echo{Upper: upper} })
 		},

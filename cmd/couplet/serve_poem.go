@@ -30,7 +30,12 @@ func newServePoem(c *common) *cobra.Command {
 		Long: "Serve a poem: --num-bytes bytes, then --delay, and so on, with a delay after the\n" +
 			"last bytes too, to every client at its own time. A FILE that exists wins over a\n" +
 			"NAME. Without either it is Ozymandias. The names are:\n\n" + poemTable(),
-		Args: cobra.MaximumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return fmt.Errorf("serve poem takes one poem, and not also %q; want one FILE or NAME, such as ozymandias", args[1])
+			}
+			return nil
+		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			var names []cobra.Completion
 			for _, p := range poetry.Poems() {
@@ -38,7 +43,12 @@ func newServePoem(c *common) *cobra.Command {
 			}
 			return names, cobra.ShellCompDirectiveDefault
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, slow := range []string{"delay", "num-bytes"} {
+				if fast && cmd.Flags().Changed(slow) {
+					return fmt.Errorf("--fast sends the whole poem at once; leave out --%s", slow)
+				}
+			}
 			name := "ozymandias"
 			if len(args) > 0 {
 				name = args[0]

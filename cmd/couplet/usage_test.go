@@ -31,6 +31,9 @@ func TestBadInput(t *testing.T) {
 	misspelt := file(t, "misspelt.yaml", "request: 200\n\nreponse: 512\n")
 	unit := file(t, "unit.yaml", "request: 4KB\nresponse: 512\n")
 	tab := file(t, "tab.yaml", "request: 200\n\tresponse: 512\n")
+	nothing := file(t, "nothing.json", `{"version": 1}`)
+	long := file(t, "long.yaml", strings.Repeat("a", 50_000)+"\n")
+	longKey := file(t, "key.yaml", strings.Repeat("a", 500)+": 1\n")
 	empty := file(t, "empty.yaml", "")
 	torn := file(t, "torn.yaml", "request: [200\n")
 
@@ -39,21 +42,27 @@ func TestBadInput(t *testing.T) {
 		says []string
 	}{
 		{"recite", []string{`"recite"`}},
-		{"fech 10000", []string{`"fech"`, "fetch"}},
+		{"fech 10000", []string{`"fech"`, "; Did you mean this? fetch"}},
 		{"--verbose", []string{"--verbose", "couplet --help"}},
 		{"fetch --fast 1", []string{"--fast", "couplet fetch --help"}},
 		{"doctor --engine turbo", []string{`"turbo"`, "--engine", "auto", "goroutine"}},
 		{"fetch --engine= 1", []string{`""`, "auto"}},
 		{"doctor --log-format xml", []string{`"xml"`, "text or json"}},
-		{"doctor all", []string{`"all"`}},
-		{"version 1", []string{`"1"`}},
-		{"demo fast", []string{`"fast"`}},
+		{"doctor all", []string{`doctor takes no arguments; got "all"`}},
+		{"doctor --engine epoll", []string{"--engine", "leave it out"}},
+		{"version 1", []string{`version takes no arguments; got "1"`}},
+		{"demo fast", []string{`demo takes no arguments; got "fast"`}},
+		{"help nosuch", []string{`"nosuch"`, "couplet --help"}},
+		{"help bench nosuch", []string{`"bench nosuch"`, "couplet --help"}},
+		{"completion bash x", []string{`"x"`}},
 		{"completion tcsh", []string{`"tcsh"`}},
 
 		{"serve", []string{"poem or echo"}},
 		{"serve transform", []string{`"transform"`, "poem or echo"}},
-		{"serve poem a b", []string{"at most 1"}},
-		{"serve echo a", []string{`"a"`}},
+		{"serve poem a b", []string{"serve poem takes one poem", `"b"`, "ozymandias"}},
+		{"serve poem --fast --delay 3s", []string{"--fast", "leave out --delay"}},
+		{"serve poem --fast --num-bytes 3", []string{"--fast", "leave out --num-bytes"}},
+		{"serve echo a", []string{`serve echo takes no arguments; got "a"`}},
 		{"serve poem no-such-poem", []string{`"no-such-poem"`, "ozymandias"}},
 		{"serve poem " + dir, []string{dir, "directory", "want a text file"}},
 		{"serve poem " + binaryFile, []string{binaryFile, "byte 2", "UTF-8"}},
@@ -74,6 +83,7 @@ func TestBadInput(t *testing.T) {
 		{"serve poem --unix /tmp/x --port 1", []string{"--unix", "--port"}},
 		{"serve poem --unix=", []string{"--unix", "path"}},
 		{"serve poem --port " + port, []string{port, "in use", "--port"}},
+		{"serve poem --iface no.such.invalid", []string{`"no.such.invalid"`, "choose another --iface"}},
 		{"serve poem --iface 192.0.2.1", []string{"192.0.2.1", "address of this machine"}},
 		{"serve poem --unix " + plain, []string{plain, "in use"}},
 		{"serve poem --unix " + dir + "/no/such", []string{dir + "/no/such", "--unix"}},
@@ -84,7 +94,7 @@ func TestBadInput(t *testing.T) {
 		{"fetch ::1:80", []string{`"::1:80"`, "brackets"}},
 		{"fetch unix:", []string{`"unix:"`, "path"}},
 		{"fetch --timeout never 1", []string{`"never"`, "100ms"}},
-		{"fetch --print --json 1", []string{"print", "json"}},
+		{"fetch --print --json 1", []string{"--json and --print are two things; use one of them"}},
 		{"bench x", []string{`"x"`, "compare or agent", "--workload"}},
 		{"bench --workload /dev/null", []string{"/dev/null", "no regular file"}},
 		{"bench --workload knitting", []string{`"knitting"`, "slow-poems"}},
@@ -130,7 +140,11 @@ func TestBadInput(t *testing.T) {
 		{"bench --workload stream --depth 4", []string{"stream", "depth is for echo"}},
 		{"bench --workload stream --size 100", []string{"stream", "leave --size out"}},
 		{"bench --json " + dir, []string{dir, "directory"}},
-		{"bench --html " + dir + "/no/such", []string{dir + "/no/such", "cannot write"}},
+		{"bench --html " + dir + "/no/such", []string{dir + "/no/such", "cannot write", "want a file in a directory"}},
+		{"bench compare " + dir + "/no " + plain, []string{dir + "/no", "couplet bench --json"}},
+		{"bench compare " + nothing + " " + nothing, []string{nothing + " has no samples", "measure again"}},
+		{"bench --workload " + long, []string{long + ":1", `"aaa`, `a"...; want`}},
+		{"bench --workload " + longKey, []string{longKey + ":1", `a"...; want`}},
 		{"bench compare a.json", []string{"A.json B.json"}},
 		{"bench --workload=", []string{"--workload", "echo"}},
 		{"bench --json same --html same", []string{"--json and --html", "same"}},
@@ -144,7 +158,7 @@ func TestBadInput(t *testing.T) {
 		{"bench --remote 10.0.0.1:7070 --token 00 --peers gnet", []string{"gnet", "couplet's own engines"}},
 		{"bench --remote 10.0.0.1:7070 --token 00 --engines uring,net", []string{`"net"`, "goroutine"}},
 		{"bench --remote 10.0.0.1:7070 --token 00 --engines uring,epoll@/bin/sh", []string{"epoll@", "goroutine"}},
-		{"bench agent 7070", []string{`"7070"`}},
+		{"bench agent 7070", []string{`bench agent takes no arguments; got "7070"`}},
 		{"bench agent --listen 127.0.0.1:" + port, []string{port, "in use"}},
 		{"bench agent --listen 192.0.2.1:0", []string{"192.0.2.1", "address of this machine"}},
 		{"bench agent --listen 192.168.1.5", []string{`"192.168.1.5"`, "HOST:PORT"}},
@@ -166,6 +180,9 @@ func TestBadInput(t *testing.T) {
 		}
 		if prefix := regexp.MustCompile(`\b(bench|poetry|strconv[.\w]*): |: couplet: `); prefix.MatchString(o.stderr) {
 			t.Errorf("couplet %s says %q, in which %q is the program's own affair", c.args, o.stderr, prefix.FindString(o.stderr))
+		}
+		if len(o.stderr) > 600 {
+			t.Errorf("couplet %s says too much: %q", c.args, o.stderr)
 		}
 		for _, says := range c.says {
 			if !strings.Contains(o.stderr, says) {
