@@ -225,19 +225,26 @@ func TestACommaInTheNameOfAWorkloadFile(t *testing.T) {
 // measured of a dead server was a sample.
 func TestAnInterruptedBenchWritesWhatItHas(t *testing.T) {
 	t.Parallel()
-	json := filepath.Join(t.TempDir(), "a.json")
-	cmd := exec.Command(binary, "bench", "--quick", "--engines", "goroutine,epoll", "--connections", "3", "--rounds", "1000", "--duration", "300ms", "--json", json)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	j := beginCmd(t, cmd)
-	j.stderr.await(t, "round 2", 1)
-	syscall.Kill(-j.cmd.Process.Pid, syscall.SIGTERM)
-	o := j.end().want(t, 1)
-	if !strings.Contains(o.stderr, "partial") || strings.Contains(o.stderr, "NaN") {
-		t.Errorf("stderr %q", o.stderr)
-	}
-	r, err := bench.ReadFile(json)
-	if err != nil || !r.Partial || len(r.Samples) == 0 || len(r.Skipped) > 0 || len(r.Errors()) > 0 {
-		t.Errorf("the result: %+v, %v", r, err)
+	for _, c := range []struct {
+		sig   syscall.Signal
+		times int
+	}{{syscall.SIGTERM, 1}, {syscall.SIGHUP, 2}} { // of a terminal that is gone both the kernel and the shell tell
+		json := filepath.Join(t.TempDir(), "a.json")
+		cmd := exec.Command(binary, "bench", "--quick", "--engines", "goroutine,epoll", "--connections", "3", "--rounds", "1000", "--duration", "300ms", "--json", json)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		j := beginCmd(t, cmd)
+		j.stderr.await(t, "round 2", 1)
+		for range c.times {
+			syscall.Kill(-j.cmd.Process.Pid, c.sig)
+		}
+		o := j.end().want(t, 1)
+		if !strings.Contains(o.stderr, "partial") || strings.Contains(o.stderr, "NaN") {
+			t.Errorf("%v: stderr %q", c.sig, o.stderr)
+		}
+		r, err := bench.ReadFile(json)
+		if err != nil || !r.Partial || len(r.Samples) == 0 || len(r.Skipped) > 0 || len(r.Errors()) > 0 {
+			t.Errorf("%v: the result: %+v, %v", c.sig, r, err)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -61,25 +62,36 @@ too slow is reported and does not hold up the others; the exit status is then 1.
 	return cmd
 }
 
-// errInterrupted is why a fetch ends on SIGINT or SIGTERM.
+// errInterrupted is why a fetch ends on SIGINT, SIGTERM or SIGHUP.
 var errInterrupted = errors.New("interrupted")
 
-// interruptible is done at the first SIGINT or SIGTERM, with cause
-// errInterrupted; the second ends the process as usual.
+// interruptible is done at the first SIGINT, SIGTERM or hangup, with cause
+// errInterrupted; a second one, but for a hangup, ends the process as usual.
 func interruptible() (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 1)
+	signals, gone := make(chan os.Signal, 1), hangups()
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		select {
 		case <-signals:
-			signal.Stop(signals)
+			cancel(errInterrupted)
+		case <-gone:
 			cancel(errInterrupted)
 		case <-ctx.Done():
-			signal.Stop(signals)
 		}
+		signal.Stop(signals)
 	}()
 	return ctx, func() { cancel(nil) }
+}
+
+// hangups catches SIGHUP to the end of the process: a terminal that is gone may tell it
+// twice, which is nobody's impatience. Who ignores it, as by nohup, goes on to.
+func hangups() <-chan os.Signal {
+	gone := make(chan os.Signal, 1)
+	if !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(gone, syscall.SIGHUP)
+	}
+	return gone
 }
 
 func (f *fetching) run(args []string) error {
@@ -95,7 +107,7 @@ func (f *fetching) run(args []string) error {
 		addrs = append(addrs, a)
 	}
 	if f.output != "" {
-		if err := os.MkdirAll(f.output, 0o777); err != nil {
+		if err := mayMake(f.output); err != nil {
 			return fmt.Errorf("--output %q is no directory to write to: %w; want one that is or can be made", f.output, err)
 		}
 	}
@@ -154,6 +166,9 @@ func (f *fetching) deliver(e couplet.Engine, r poetry.Report) error {
 			}
 		}
 		if f.output != "" {
+			if err := os.MkdirAll(f.output, 0o777); err != nil {
+				return failure{err}
+			}
 			if err := writeWhole(filepath.Join(f.output, fileName(p, len(r.Results))), p.Poem); err != nil {
 				return failure{err}
 			}
@@ -177,6 +192,23 @@ func fileName(p poetry.Result, of int) string {
 		return '-'
 	}, p.Addr.String())
 	return fmt.Sprintf("%0*d-%s.txt", len(fmt.Sprint(of)), p.Task, addr)
+}
+
+// mayMake is nil if the directory is there, or can be made, and files in it.
+func mayMake(dir string) error {
+	_, err := os.Stat(dir)
+	for errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
+		dir = filepath.Dir(dir)
+		_, err = os.Stat(dir)
+	}
+	if err != nil {
+		return err
+	}
+	probe, err := os.CreateTemp(dir, ".couplet-*")
+	if err != nil {
+		return err
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
 // writeWhole writes a file whole or not at all.

@@ -208,6 +208,16 @@ func TestJSONAndOutput(t *testing.T) {
 	}
 }
 
+// A fetch of nothing made the directory for its poems.
+func TestNoPoemNoDirectory(t *testing.T) {
+	t.Parallel()
+	top := t.TempDir()
+	couple(t, "fetch", "--output", filepath.Join(top, "new", "poems"), freePort(t)).want(t, 1)
+	if left, err := os.ReadDir(top); err != nil || len(left) > 0 {
+		t.Errorf("there is %v, %v", left, err)
+	}
+}
+
 func TestQuietFetchSaysWhatMatters(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "poem", "--fast")

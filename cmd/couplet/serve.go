@@ -34,9 +34,10 @@ func newServe(c *common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve a poem, or an echo, until interrupted",
-		Long: `Serve until SIGINT or SIGTERM. Then the server drains: it accepts no more, and
-poems under way are finished. What is not finished after --drain-timeout is reset,
-so that it looks cut; the exit status is then 1. A second signal cuts at once.`,
+		Long: `Serve until SIGINT, SIGTERM or SIGHUP. Then the server drains: it accepts no more,
+and poems under way are finished. What is not finished after --drain-timeout is
+reset, so that it looks cut; the exit status is then 1. A second SIGINT or SIGTERM
+cuts at once.`,
 	}
 	services := []*cobra.Command{newServePoem(c), newServeEcho(c)}
 	var known []string
@@ -87,7 +88,7 @@ func (s *serving) address() (network, address string) {
 // run serves f under name until a signal or the engine's failure.
 func (s *serving) run(name string, build func(log *slog.Logger) couplet.Factory) error {
 	// Caught from here on, so that a signal right after the first line drains.
-	signals := make(chan os.Signal, 2)
+	signals, gone := make(chan os.Signal, 2), hangups()
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
 
@@ -110,12 +111,14 @@ func (s *serving) run(name string, build func(log *slog.Logger) couplet.Factory)
 	}
 	s.introduce(e)
 
+	var sig os.Signal
 	select {
 	case <-e.Done():
 		return failure{e.Err()}
-	case sig := <-signals:
-		log.Info("draining", "signal", sig.String(), "open", e.Stats().Open, "timeout", time.Duration(s.drainTimeout))
+	case sig = <-signals:
+	case sig = <-gone:
 	}
+	log.Info("draining", "signal", sig.String(), "open", e.Stats().Open, "timeout", time.Duration(s.drainTimeout))
 	return s.drain(e, signals)
 }
 

@@ -138,16 +138,35 @@ func TestEchoOnEveryEngine(t *testing.T) {
 func TestDrainingFinishesPoems(t *testing.T) {
 	t.Parallel()
 	for _, engine := range working() {
-		s := serve(t, "poem", "--engine", engine, "--num-bytes", "100", "--delay", "20ms")
-		c := s.dial()
-		s.stderr.await(t, "somebody wants poetry", 1)
-		s.signal(syscall.SIGTERM)
-		if got := readAll(t, c); got != poem("ozymandias") {
-			t.Errorf("%s: got %d bytes", engine, len(got))
+		// A second hangup is no second signal, which would cut.
+		for _, signals := range [][]os.Signal{{syscall.SIGTERM}, {syscall.SIGHUP, syscall.SIGHUP}} {
+			s := serve(t, "poem", "--engine", engine, "--num-bytes", "100", "--delay", "20ms")
+			c := s.dial()
+			s.stderr.await(t, "somebody wants poetry", 1)
+			for _, sig := range signals {
+				s.signal(sig)
+			}
+			if got := readAll(t, c); got != poem("ozymandias") {
+				t.Errorf("%s, %v: got %d bytes", engine, signals, len(got))
+			}
+			if status := s.end(); status != 0 {
+				t.Errorf("%s, %v: exit status %d\n%s", engine, signals, status, s.stderr.text())
+			}
 		}
-		if status := s.end(); status != 0 {
-			t.Errorf("%s: exit status %d\n%s", engine, status, s.stderr.text())
-		}
+	}
+}
+
+// What nohup has a server ignore it goes on to ignore.
+func TestNohupServerOutlivesItsTerminal(t *testing.T) {
+	t.Parallel()
+	s := serveCmd(t, exec.Command("sh", "-c", `trap "" HUP; exec "$0" serve poem --fast`, binary))
+	s.signal(syscall.SIGHUP)
+	if got := readAll(t, s.dial()); got != poem("ozymandias") {
+		t.Errorf("got %d bytes", len(got))
+	}
+	s.signal(syscall.SIGTERM)
+	if status := s.end(); status != 0 || strings.Contains(s.stderr.text(), "hangup") {
+		t.Errorf("exit status %d\n%s", status, s.stderr.text())
 	}
 }
 
