@@ -97,7 +97,7 @@ flags should take is said when it begins; on a terminal a table shows how far it
 	f.Var(&period{&b.duration, 10 * time.Millisecond, 10 * time.Minute}, "duration", "time for one measurement, up to 10m (750ms by default, 250ms with --quick)")
 	f.Var(&number{&b.seed, 0, math.MaxInt}, "seed", "what the order within the rounds is drawn from")
 	f.BoolVar(&b.quick, "quick", false, "three workloads and short samples: at most a minute")
-	f.BoolVar(&b.ablate, "ablate", false, "measure what each feature of io_uring and each way to use epoll is worth, on one workload")
+	f.BoolVar(&b.ablate, "ablate", false, "measure what each feature of io_uring and each way to use epoll is worth, on echo unless --workload says otherwise")
 	f.BoolVar(&b.control, "control", true, "let the first engine take part twice")
 	f.StringVar(&b.json, "json", "", "write every sample and the manifest to this `FILE`")
 	f.StringVar(&b.html, "html", "", "write the report as a page to this `FILE`")

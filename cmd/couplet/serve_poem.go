@@ -80,7 +80,7 @@ func newServePoem(c *common) *cobra.Command {
 	}
 	s.register(cmd)
 	cmd.Flags().Var(&number{&numBytes, 1, math.MaxInt}, "num-bytes", "bytes to send at a time")
-	cmd.Flags().Var(&delay, "delay", "time between sends")
+	cmd.Flags().Var(&delay, "delay", "time between sends, such as 100ms; without a unit it is seconds")
 	cmd.Flags().BoolVar(&fast, "fast", false, "send the whole poem at once")
 	return cmd
 }

@@ -75,7 +75,7 @@ them, if that is complete, and says so.`,
 	f := cmd.Flags()
 	f.Var(&pair{&t.engines}, "engines", "the two engines, in this order")
 	f.Var(&number{&t.numBytes, 1, 1 << 20}, "num-bytes", "bytes to send at a time")
-	f.Var(&t.delay, "delay", "time between sends")
+	f.Var(&t.delay, "delay", "time between sends, such as 100ms; without a unit it is seconds")
 	f.BoolVar(&t.listen, "listen", false, "wait, on each engine, for one client of your own")
 	f.BoolVar(&t.verify, "verify", false, "check the ledgers against the kernel's own count of system calls; needs root")
 	f.StringVar(&t.json, "json", "", "write the trace to this file, as trace-event JSON")
