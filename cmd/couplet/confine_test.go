@@ -130,6 +130,19 @@ func TestWithoutUringBenchAndTraceSayItOnce(t *testing.T) {
 	beginCmd(t, confine(syscall.EPERM, tiny...)).end().want(t, 0)
 }
 
+func TestBenchAsksTheAgentForUring(t *testing.T) {
+	t.Parallel()
+	if engines.Check(engines.Uring) != nil {
+		t.Skip("there is no io_uring in this build")
+	}
+	a := awaitAgent(beginCmd(t, confine(syscall.EPERM, "bench", "agent")))
+	o := couple(t, a.remote("uring,epoll", "-q")...).want(t, 1)
+	if strings.Count(o.stderr, "\n") != 1 || !strings.Contains(o.stderr, "couplet: uring cannot be measured: there is no io_uring on the agent's machine") {
+		t.Errorf("stderr %q", o.stderr)
+	}
+	a.end().want(t, 0)
+}
+
 // More connections than descriptors were found out sample by sample.
 func TestBenchCountsDescriptorsBeforehand(t *testing.T) {
 	t.Parallel()

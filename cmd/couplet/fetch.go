@@ -74,12 +74,11 @@ func interruptible() (ctx context.Context, stop func()) {
 	go func() {
 		select {
 		case <-signals:
-			cancel(errInterrupted)
 		case <-gone:
-			cancel(errInterrupted)
 		case <-ctx.Done():
 		}
 		signal.Stop(signals)
+		cancel(errInterrupted)
 	}()
 	return ctx, func() { cancel(nil) }
 }

@@ -83,10 +83,13 @@ func (o *output) Write(p []byte) (int, error) {
 func (o *output) lost(err error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.err == nil || err != nil && !errors.Is(err, o.err) && err != error(errToldAlready) {
+	switch {
+	case o.err == nil:
 		return err
+	case err == nil, err.Error() == "", err.Error() == o.err.Error():
+		return failure{fmt.Errorf("%w; what was to be printed is lost, print it elsewhere", o.err)}
 	}
-	return failure{fmt.Errorf("%w; what was to be printed is lost, print it elsewhere", o.err)}
+	return err
 }
 
 // oneLine is text without line breaks, as in several errors, or one that cobra spreads.
