@@ -217,8 +217,9 @@ type Options struct {
 	// Listen ignores it.
 	ConnectTimeout time.Duration
 	// IdleTimeout ends a connection on which nothing was received or sent for
-	// so long (zero: never): by a reset, and what is queued is dropped. For a
-	// polite end use AfterFunc and Close.
+	// so long (zero: never): by a reset, and what is queued is dropped. A peer
+	// that takes nothing of what is queued is noticed after twice that at most. For
+	// a polite end use AfterFunc and Close.
 	IdleTimeout time.Duration
 	// FlushTimeout ends a closing connection whose peer takes nothing for so
 	// long (60 s by default), by a reset.

@@ -16,6 +16,10 @@ import (
 // what is in the way and what removes it, where io_uring cannot be used, or not
 // with the features that config asks for.
 func New(config couplet.Config) (couplet.Engine, error) {
+	config, err := config.WithDefaults()
+	if err != nil {
+		return nil, err
+	}
 	features, err := granted(config.Features)
 	if err != nil {
 		return nil, err
@@ -61,7 +65,7 @@ func granted(want couplet.Features) (couplet.Features, error) {
 	case want == 0:
 		return have, nil
 	case want&^have != 0:
-		return 0, fmt.Errorf("couplet: this kernel's io_uring lacks %s; it has %s. Use --engine=epoll, or a newer kernel",
+		return 0, fmt.Errorf("couplet: this kernel's io_uring lacks %s; it has %s. Take fewer Config.Features, the epoll engine, or a newer kernel",
 			ring.Caps(want&^have), ring.Caps(have))
 	}
 	return want | couplet.FeatureMultishot, nil
