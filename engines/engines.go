@@ -23,6 +23,7 @@
 package engines
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -66,6 +67,10 @@ func Check(name string) error { return here.check(name) }
 func Open(name string, cfg couplet.Config) (couplet.Engine, error) {
 	return here.open(name, cfg)
 }
+
+// NoUring reports whether err is of a machine on which io_uring cannot be used: another
+// engine can.
+func NoUring(err error) bool { return errors.As(err, new(*ring.SetupError)) }
 
 // UnknownError says that a name is not an engine of this build.
 type UnknownError struct {

@@ -137,7 +137,7 @@ func blocked(t *testing.T, nr uint32, errno syscall.Errno, reason string) {
 	echoes(t, e)
 	_, err = open(t, engines.Uring)
 	setup, ok := errors.AsType[*ring.SetupError](err)
-	if !ok {
+	if !ok || !engines.NoUring(err) {
 		t.Fatalf("uring: %v, not a SetupError", err)
 	}
 	if !errors.Is(err, errno) || setup.Reason == "" || setup.Remedy == "" || !strings.Contains(err.Error(), reason) {

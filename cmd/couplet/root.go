@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,7 +13,6 @@ import (
 
 	"couplet"
 	"couplet/engines"
-	"couplet/proactor/ring"
 )
 
 // common is what every command knows: the flags of all, and where to write.
@@ -156,7 +154,7 @@ func (c *common) open(cfg couplet.Config) (couplet.Engine, error) {
 // advised is err, and where that advises another engine than io_uring's, what it means
 // to a command.
 func advised(err error, means string) error {
-	if errors.As(err, new(*ring.SetupError)) {
+	if engines.NoUring(err) {
 		return fmt.Errorf("%w (%s)", err, means)
 	}
 	return err
