@@ -80,11 +80,7 @@ func TestOptionsAreRefusedByNameAndValue(t *testing.T) {
 // That an idle connection is reset was written nowhere.
 func TestIdleTimeoutEndsInAReset(t *testing.T) {
 	each(t, func(t *testing.T, e couplet.Engine) {
-		f := couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return greeter{} })
-		l, err := e.Listen("tcp", "127.0.0.1:0", f, couplet.IdleTimeout(50*time.Millisecond))
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := greets(t, e, couplet.IdleTimeout(50*time.Millisecond))
 		c, err := net.Dial("tcp", l.Addr().String())
 		if err != nil {
 			t.Fatal(err)

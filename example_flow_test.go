@@ -27,6 +27,15 @@ func each(t *testing.T, f func(t *testing.T, e couplet.Engine)) {
 	}
 }
 
+// greets has e greet whoever connects.
+func greets(t *testing.T, e couplet.Engine, opts ...couplet.Option) couplet.Listener {
+	l, err := e.Listen("tcp", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return greeter{} }), opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 // readsLate sends p to addr, begins to read only when the other side takes no more or
 // has taken all, closes its half, and returns what came back.
 func readsLate(t *testing.T, addr net.Addr, p []byte) []byte {
@@ -58,36 +67,31 @@ func readsLate(t *testing.T, addr net.Addr, p []byte) []byte {
 	return got
 }
 
+// losesNothing sends n bytes to l, late to read, and checks that the greeting and all of
+// them come back.
+func losesNothing(t *testing.T, l couplet.Listener, n int) {
+	const pattern = "0123456789abcdef"
+	p := bytes.Repeat([]byte(pattern), n/len(pattern))
+	if got, want := readsLate(t, l.Addr(), p), append([]byte("hello, "), p...); !bytes.Equal(got, want) {
+		t.Errorf("%d bytes came back, %d were due, and they are not the same", len(got), len(want))
+	}
+}
+
 // The example lost what came after MaxOutbound was full, and ended with a clean FIN.
 func TestExampleServerLosesNothingOfAPeerThatReadsLate(t *testing.T) {
 	each(t, func(t *testing.T, e couplet.Engine) {
-		factory := couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return greeter{} })
-		l, err := e.Listen("tcp", "127.0.0.1:0", factory, couplet.MaxOutbound(8<<20))
-		if err != nil {
-			t.Fatal(err)
-		}
-		p := bytes.Repeat([]byte("0123456789abcdef"), 2<<20)
-		if got, want := readsLate(t, l.Addr(), p), append([]byte("hello, "), p...); !bytes.Equal(got, want) {
-			t.Errorf("%d bytes came back, %d were due, and they are not the same", len(got), len(want))
-		}
+		losesNothing(t, greets(t, e, couplet.MaxOutbound(8<<20)), 32<<20)
 	})
 }
 
 func TestExampleProxyLosesNothingOfAPeerThatReadsLate(t *testing.T) {
 	each(t, func(t *testing.T, e couplet.Engine) {
-		factory := couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return greeter{} })
-		server, err := e.Listen("tcp", "127.0.0.1:0", factory, couplet.MaxOutbound(8<<20))
-		if err != nil {
-			t.Fatal(err)
-		}
+		server := greets(t, e, couplet.MaxOutbound(8<<20))
 		l, err := e.Listen("tcp", "127.0.0.1:0", proxy{e, server.Addr().String()}, couplet.MaxOutbound(8<<20))
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := bytes.Repeat([]byte("0123456789abcdef"), 4<<20)
-		if got, want := readsLate(t, l.Addr(), p), append([]byte("hello, "), p...); !bytes.Equal(got, want) {
-			t.Errorf("%d bytes came back, %d were due, and they are not the same", len(got), len(want))
-		}
+		losesNothing(t, l, 64<<20)
 	})
 }
 

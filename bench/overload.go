@@ -101,7 +101,7 @@ func (r *Result) overloads() (all []overload) {
 			}
 			o.Sides = append(o.Sides, side)
 		}
-		o.Winner = ""
+		o.Winner = "" // that of the ratio, which says nothing where one never came back
 		switch one, two := o.Sides[0].After, o.Sides[1].After; {
 		case !(o.P < 0.05):
 		case one < two:

@@ -232,7 +232,7 @@ func (r *Result) WriteMarkdown(out io.Writer, targets, aims []Target) error {
 		return fmt.Sprintf("%.0f / %.0f / %.0f", at(Sample.p50), at(Sample.p99), at(Sample.p999))
 	})
 	if slices.ContainsFunc(r.Workloads, func(w Workload) bool { return w.Kind == Idle }) {
-		fmt.Fprintf(&b, "\n## Resident bytes per idle connection\n\nWith what each server holds to receive into, where it has begun to use that: all of the C program's on io_uring\nis a pool of that kind, a quarter of `net`'s a buffer of 1 KiB.\n\n| workload | %s |\n|---|%s\n", strings.Join(all, " | "), strings.Repeat("---|", len(all)))
+		fmt.Fprintf(&b, "\n## Resident bytes per idle connection\n\nWith what each server holds to receive into, where it has begun to use that.\n\n| workload | %s |\n|---|%s\n", strings.Join(all, " | "), strings.Repeat("---|", len(all)))
 		grid(func(w Workload) bool { return w.Kind == Idle }, func(w Workload, c string) string {
 			return fmt.Sprintf("%.0f", Median(r.Values(w.String(), c, Sample.memory)))
 		})
