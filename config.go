@@ -64,9 +64,6 @@ type Ablation struct {
 	// EdgeTriggered has epoll tell of changes instead of states: registered once,
 	// for everything, and read until there is no more.
 	EdgeTriggered bool
-	// NoTry has every wait sleep at once, instead of asking first without sleeping
-	// where something is probably there.
-	NoTry bool
 	// RegisteredRing has io_uring entered by an index that is registered with the
 	// loop's thread, instead of by the ring's descriptor (Linux 5.18, and 6.3
 	// with giouring). Where that is refused there is no engine.
@@ -119,16 +116,13 @@ const (
 	FeatureDeferTaskrun
 	// FeatureIncremental lets several receives share one buffer (Linux 6.12).
 	FeatureIncremental
-	// FeatureMinWait lets a wait collect several completions within a bound
-	// (Linux 6.12). It is probed and not used: it made no difference.
-	FeatureMinWait
 
 	// TierU2 is what Linux 6.0 has.
 	TierU2 = FeatureMultishot
 	// TierU3 is what Linux 6.1 has, and the least that engine "auto" takes.
 	TierU3 = TierU2 | FeatureDeferTaskrun
 	// TierU5 is what Linux 6.12 has.
-	TierU5 = TierU3 | FeatureIncremental | FeatureMinWait
+	TierU5 = TierU3 | FeatureIncremental
 )
 
 // Tier names the highest tier that f holds: "U5", "U3", "U2" or "none".

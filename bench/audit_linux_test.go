@@ -24,9 +24,9 @@ func TestEveryRungIsWhatItSays(t *testing.T) {
 	}
 	says := map[string]string{
 		"uring-oneshot": "U2 (multishot), one-shot,", "uring-u2": "U2 (multishot),", "uring-u3": "U3 ",
-		"uring-notry": "without a try before a wait", "uring-registered": "registered ring", "uring-zerocopy": "zero-copy",
+		"uring-registered": "registered ring", "uring-zerocopy": "zero-copy",
 		"epoll":      "epoll, level-triggered, loops",
-		"epoll-edge": "epoll, edge-triggered, loops", "epoll-notry": "level-triggered, without a try before a wait",
+		"epoll-edge": "epoll, edge-triggered, loops",
 	}
 	for _, s := range r.Samples {
 		if len(s.Errors) > 0 {

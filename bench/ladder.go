@@ -16,20 +16,18 @@ type Step struct {
 	Candidate, Before string
 }
 
-// Ladders are the two ladders: io_uring's features, each added to those before it,
-// and what epoll may do otherwise. After them comes what both have by choice.
+// Ladders are the two ladders: io_uring's features, each added to those before it, and
+// what it may do besides; and what epoll may do otherwise.
 func Ladders() []Step {
 	return []Step{
 		{"io_uring, one accept or receive per entry, buffer ring", "uring-oneshot", ""},
 		{"+ multishot accept and receive (Linux 6.0)", "uring-u2", "uring-oneshot"},
 		{"+ DEFER_TASKRUN (Linux 6.1)", "uring-u3", "uring-u2"},
 		{"+ incremental buffers (Linux 6.12)", "uring", "uring-u3"},
-		{"all of it, without the try before a wait", "uring-notry", "uring"},
 		{"all of it, and a registered ring", "uring-registered", "uring"},
 		{"all of it, and zero-copy sends from 16 KiB on", "uring-zerocopy", "uring"},
 		{"epoll, level-triggered", "epoll", ""},
 		{"edge-triggered instead", "epoll-edge", "epoll"},
-		{"level-triggered, without the try before a wait", "epoll-notry", "epoll"},
 	}
 }
 

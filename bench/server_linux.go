@@ -52,7 +52,7 @@ func ServerMain(args []string, in io.Reader, out io.Writer) error {
 	}
 	features := map[string]couplet.Features{"": 0, "u2": couplet.TierU2, "u3": couplet.TierU3, "u5": couplet.TierU5}[*tier]
 	config := couplet.Config{Features: features, Loops: *loops, Ablation: couplet.Ablation{
-		OneShot: *without == "multishot", EdgeTriggered: *without == "level", NoTry: *without == "try",
+		OneShot: *without == "multishot", EdgeTriggered: *without == "level",
 		RegisteredRing: *without == "lookup", ZeroCopy: *without == "copy",
 	}}
 	for _, s := range spreads {

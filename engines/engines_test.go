@@ -41,7 +41,7 @@ func setup(errno syscall.Errno, reason, remedy string) error {
 
 func TestAutoChoosesByTheErrorMatrix(t *testing.T) {
 	u2 := ring.CapMultishot
-	u5 := floor | ring.CapIncremental | ring.CapMinWait
+	u5 := floor | ring.CapIncremental
 	all := []builtin{opens(Uring), opens(Epoll), opens(Goroutine)}
 	for _, c := range []struct {
 		name     string
@@ -195,8 +195,8 @@ func TestObstaclesNameTheirRemedy(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	r = Report{}
-	r.probeUring(floor|ring.CapIncremental|ring.CapMinWait, nil)
-	if r.Uring.Tier != "U5" || len(r.Obstacles) != 0 || len(r.Uring.Caps) != 4 {
+	r.probeUring(floor|ring.CapIncremental, nil)
+	if r.Uring.Tier != "U5" || len(r.Obstacles) != 0 || len(r.Uring.Caps) != 3 {
 		t.Errorf("%+v", r)
 	}
 	r = Report{OS: "linux", OpenFiles: Limit{1024, 4096}}

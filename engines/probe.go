@@ -147,7 +147,7 @@ func (r *Report) probeUring(caps ring.Caps, err error) {
 		r.Obstacles = append(r.Obstacles, Obstacle{"io_uring is of tier " + t.tier + " only, and auto wants U3", t.remedy()})
 	case r.Uring.Tier != "U5":
 		r.Obstacles = append(r.Obstacles, Obstacle{
-			"io_uring is of tier " + r.Uring.Tier + ", without incremental buffers and the minimum wait of U5",
+			"io_uring is of tier " + r.Uring.Tier + ", without the incremental buffers of U5",
 			"run on Linux 6.12 or newer",
 		})
 	}

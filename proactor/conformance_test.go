@@ -28,7 +28,7 @@ func ablated(t *testing.T) enginetest.Suite {
 	whole := s.Server
 	s.Name += "-ablated"
 	s.Server = func(t testing.TB, cfg couplet.Config) couplet.Engine {
-		cfg.Ablation = couplet.Ablation{OneShot: true, NoTry: true, RegisteredRing: true, ZeroCopy: true}
+		cfg.Ablation = couplet.Ablation{OneShot: true, RegisteredRing: true, ZeroCopy: true}
 		return whole(t, cfg)
 	}
 	return s

@@ -33,9 +33,6 @@ func New(config couplet.Config) (couplet.Engine, error) {
 	if config.Ablation.OneShot {
 		without = ", one-shot"
 	}
-	if config.Ablation.NoTry {
-		without += ", without a try before a wait"
-	}
 	if config.Ablation.RegisteredRing {
 		without += ", registered ring"
 	}
@@ -50,8 +47,7 @@ func New(config couplet.Config) (couplet.Engine, error) {
 // The features of the contract are the capabilities of the probe, bit by bit.
 const _ = -uint(ring.Caps(couplet.FeatureMultishot) ^ ring.CapMultishot |
 	ring.Caps(couplet.FeatureDeferTaskrun) ^ ring.CapDeferTaskrun |
-	ring.Caps(couplet.FeatureIncremental) ^ ring.CapIncremental |
-	ring.Caps(couplet.FeatureMinWait) ^ ring.CapMinWait)
+	ring.Caps(couplet.FeatureIncremental) ^ ring.CapIncremental)
 
 // granted is what is to be used of what the kernel has now: a sandbox may have
 // taken it away since the last time.
@@ -92,12 +88,10 @@ type driver struct {
 
 	gathers  []*gather // of sends queued since the last enter
 	gathered int       // how many of them are in use
-	unsent   int       // bytes of sends queued since the last enter
 
 	loans []loan   // Buffers that are sent from where they are
 	free  []uint32 // of these
 
-	busy    bool     // the last wait brought several completions
 	woken   *[8]byte // what the eventfd is read into
 	waking  bool     // that read is in flight
 	leaving bool     // and is the last
@@ -256,7 +250,7 @@ func (d *driver) entering() {
 // submitted takes note of what the kernel has taken.
 func (d *driver) submitted() {
 	if d.ring.Queued() == 0 {
-		d.gathered, d.unsent = 0, 0
+		d.gathered = 0
 	}
 	n := d.ring.Enters()
 	d.loop.Count().Crossings += int64(n - d.enters)
@@ -279,7 +273,7 @@ func (d *driver) Shutdown() error {
 		d.leaving = true
 		d.waker.Wake() // ends the read, so that the kernel holds nothing of ours
 		for i := 0; (d.waking || d.lending()) && d.err == nil && i < 100; i++ {
-			d.err = d.ring.Wait(10*time.Millisecond, 1, 0)
+			d.err = d.ring.Wait(10*time.Millisecond, 1)
 			d.reap()
 		}
 	}

@@ -58,7 +58,6 @@ func (d *driver) Send(c *loop.Conn) {
 		s.size = int32(total)
 		e.SendMsg(c.FD(), &g.message, sendFlags(c))
 	}
-	d.unsent += int(s.size)
 	d.queued(sendOp, int(s.size))
 }
 

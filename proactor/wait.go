@@ -32,31 +32,18 @@ func (d *driver) Wait(limit time.Duration) error {
 // Wake implements loop.Driver.
 func (d *driver) Wake() { d.waker.Wake() }
 
-// heavy is the number of bytes to send above which to submit takes too long for
-// a call that Go's scheduler is not told of.
-const heavy = 256 << 10
-
-// enter submits and waits. A wait that probably finds something, since there are
-// sends, which mostly end at once, or since the last one brought several
-// completions, first asks without sleeping: that call need not tell Go's scheduler.
+// enter submits, and waits for one completion.
 func (d *driver) enter(timeout time.Duration) {
 	if d.err != nil {
 		return
 	}
-	try := d.unsent > 0 && d.unsent <= heavy || d.busy && d.unsent == 0
-	if timeout == 0 || try && !d.loop.Config().Ablation.NoTry {
-		d.entering()
-		d.err = d.ring.Poll()
-		d.submitted()
-		if timeout == 0 || d.err != nil || d.ring.Ready() > 0 {
-			d.busy = d.ring.Ready() > 1
-			return
-		}
-	}
 	d.entering()
-	d.err = d.ring.Wait(timeout, 1, 0)
+	if timeout == 0 {
+		d.err = d.ring.Poll()
+	} else {
+		d.err = d.ring.Wait(timeout, 1)
+	}
 	d.submitted()
-	d.busy = d.ring.Ready() > 1
 }
 
 // report reports what was done without the kernel; what the reports lead to

@@ -46,7 +46,6 @@ func (d *driver) lend(s *conn, head *loop.Segment) bool {
 	s.inFlight |= 1 << zeroCopyOp
 	s.size = int32(len(b))
 	d.entry(newKey(zeroCopyOp, 0, i)).SendZC(s.c.FD(), unsafe.Pointer(&b[0]), uint32(len(b)), sendFlags(s.c))
-	d.unsent += len(b)
 	d.loop.Count().ZeroCopies++
 	d.queued(zeroCopyOp, len(b))
 	return true

@@ -21,9 +21,6 @@ func New(config couplet.Config) (couplet.Engine, error) {
 	if config.Ablation.EdgeTriggered {
 		how = "edge-triggered"
 	}
-	if config.Ablation.NoTry {
-		how += ", without a try before a wait"
-	}
 	e.SetDescription(fmt.Sprintf("epoll, %s, loops %d", how, len(e.Loops())))
 	return e, nil
 }

@@ -23,7 +23,6 @@ type poller struct {
 	events [512]event
 	spec   *unix.Timespec // for the kernel to read; on the heap, as stacks move
 	coarse bool           // the kernel has no epoll_pwait2: milliseconds
-	busy   bool           // the last wait brought several events
 }
 
 // interest is what a descriptor is watched for. Errors are always told.
@@ -96,22 +95,16 @@ func (p *poller) set(op operation, fd int, k key, want interest) errno {
 }
 
 // wait returns the events that are there, or waits for some for at most timeout
-// (negative: no limit). Where the last wait brought several events it first asks
-// without sleeping: that call need not tell Go's scheduler.
+// (negative: no limit).
 func (p *poller) wait(timeout time.Duration) ([]event, errno) {
 	var n uintptr
 	var err errno
-	if timeout == 0 || p.busy && !p.loop.Config().Ablation.NoTry {
-		p.loop.Count().Crossings++
-		p.loop.Tell(loop.Enter, "epoll_pwait", 0, 0)
-		n, _, err = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), 0, 0, 0)
-		p.loop.Tell(loop.Call, "epoll_pwait", int(n), err)
-	}
-	if n == 0 && timeout != 0 && err == 0 {
-		p.loop.Count().Crossings++
+	p.loop.Count().Crossings++
+	if timeout == 0 {
+		n, err = p.look()
+	} else {
 		n, err = p.sleep(timeout)
 	}
-	p.busy = n > 1
 	switch err {
 	case 0:
 		p.loop.Brought(int(n))
@@ -120,6 +113,14 @@ func (p *poller) wait(timeout time.Duration) ([]event, errno) {
 		return nil, 0
 	}
 	return nil, err
+}
+
+// look does not sleep, so Go's scheduler need not be told of the call.
+func (p *poller) look() (uintptr, errno) {
+	p.loop.Tell(loop.Enter, "epoll_pwait", 0, 0)
+	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), 0, 0, 0)
+	p.loop.Tell(loop.Call, "epoll_pwait", int(n), err)
+	return n, err
 }
 
 func (p *poller) sleep(timeout time.Duration) (n uintptr, err errno) {

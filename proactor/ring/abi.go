@@ -30,7 +30,6 @@ const (
 	FeatSubmitStable uint32 = 1 << 2  // 5.5: what an entry points at is copied when it is consumed
 	FeatExtArg       uint32 = 1 << 8  // 5.11: waits take a timeout
 	FeatBundle       uint32 = 1 << 14 // 6.10
-	FeatMinTimeout   uint32 = 1 << 15 // 6.12: waits take a minimum wait
 
 	// featNeeded is what Open insists on: without these the methods' contracts do not hold.
 	featNeeded = FeatSingleMmap | FeatNoDrop | FeatSubmitStable | FeatExtArg
@@ -142,7 +141,7 @@ type timespec struct{ sec, nsec int64 }
 type geteventsArg struct {
 	sigmask     uint64
 	sigmaskSize uint32
-	minWaitUsec uint32
+	_           uint32 // minWaitUsec, from 6.12
 	ts          uint64
 }
 

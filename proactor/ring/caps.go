@@ -13,11 +13,9 @@ const (
 	CapDeferTaskrun
 	// CapIncremental: a provided buffer may be consumed piece by piece (Linux 6.12).
 	CapIncremental
-	// CapMinWait: a wait may gather several completions for a short while (Linux 6.12).
-	CapMinWait
 )
 
-var capNames = [...]string{"multishot", "defer-taskrun", "incremental", "min-wait"}
+var capNames = [...]string{"multishot", "defer-taskrun", "incremental"}
 
 // Has reports whether all of want are in c.
 func (c Caps) Has(want Caps) bool { return c&want == want }

@@ -9,7 +9,7 @@
 //	s := r.SQE()                                   // nil: the queue is full, Submit and ask again
 //	s.Read(fd, addr, 8)
 //	s.UserData = 42
-//	err = r.Wait(time.Second, 1, 0)                // submit and wait
+//	err = r.Wait(time.Second, 1)                   // submit and wait
 //	for n := r.Ready(); i < n; i++ { c := r.CQE(i); ... }
 //	r.Advance(n)
 //

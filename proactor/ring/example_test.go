@@ -30,7 +30,7 @@ func Example() {
 	s.Nop()
 	s.UserData = 42
 	for r.Ready() == 0 {
-		if err := r.Wait(time.Second, 1, 0); err != nil {
+		if err := r.Wait(time.Second, 1); err != nil {
 			fmt.Println(err)
 			return
 		}

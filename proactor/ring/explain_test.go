@@ -53,16 +53,16 @@ func TestExplain(t *testing.T) {
 
 func TestCapsString(t *testing.T) {
 	for caps, want := range map[Caps]string{
-		0:                             "none",
-		CapMultishot:                  "multishot",
-		CapMultishot | CapIncremental: "multishot,incremental",
-		CapDeferTaskrun | CapMinWait:  "defer-taskrun,min-wait",
+		0:                                "none",
+		CapMultishot:                     "multishot",
+		CapMultishot | CapIncremental:    "multishot,incremental",
+		CapDeferTaskrun | CapIncremental: "defer-taskrun,incremental",
 	} {
 		if got := caps.String(); got != want {
 			t.Errorf("%d: %q, want %q", caps, got, want)
 		}
 	}
-	if !(CapMultishot | CapMinWait).Has(CapMinWait) || CapMultishot.Has(CapMultishot|CapMinWait) {
+	if !(CapMultishot | CapIncremental).Has(CapIncremental) || CapMultishot.Has(CapMultishot|CapIncremental) {
 		t.Error("Has")
 	}
 }

@@ -57,11 +57,6 @@ func Probe() (Caps, error) {
 	if err != nil {
 		return 0, setupError(err)
 	}
-	if r.Features()&FeatMinTimeout != 0 {
-		if err := r.Wait(time.Microsecond, 2, time.Microsecond); err == nil {
-			caps |= CapMinWait
-		}
-	}
 	return caps, nil
 }
 
@@ -209,7 +204,7 @@ func (r *Ring) awaitOne() (CQE, error) {
 		if left <= 0 {
 			return CQE{}, &Error{"io_uring_enter", syscall.ETIME}
 		}
-		if err := r.Wait(left, 1, 0); err != nil {
+		if err := r.Wait(left, 1); err != nil {
 			return CQE{}, err
 		}
 	}

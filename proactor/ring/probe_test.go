@@ -40,7 +40,7 @@ func TestProbe(t *testing.T) {
 	again, err := Probe()
 	check(t, err)
 	t.Logf("%s, %s: %v", Binding, release, caps)
-	if all := CapMultishot | CapDeferTaskrun | CapIncremental | CapMinWait; again != caps || version >= 612 && caps != all {
+	if all := CapMultishot | CapDeferTaskrun | CapIncremental; again != caps || version >= 612 && caps != all {
 		t.Errorf("%v, then %v, on %s", caps, again, release)
 	}
 }

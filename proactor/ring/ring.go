@@ -60,12 +60,8 @@ type waitArgs struct {
 //go:noinline
 func newWaitArgs() *waitArgs { return new(waitArgs) }
 
-// set prepares for a wait of at most d (without limit if negative) that first gathers for minWait.
-func (w *waitArgs) set(d, minWait time.Duration) {
-	w.arg.minWaitUsec = 0
-	if minWait > 0 {
-		w.arg.minWaitUsec = uint32(min((minWait+time.Microsecond-1)/time.Microsecond, 1<<31))
-	}
+// set prepares for a wait of at most d (without limit if negative).
+func (w *waitArgs) set(d time.Duration) {
 	w.arg.ts = 0
 	if d >= 0 {
 		w.ts = timespec{int64(d / time.Second), int64(d % time.Second)}
@@ -141,17 +137,16 @@ func (r *Ring) Poll() error {
 }
 
 // Wait submits and waits until min completions (0 counts as 1) are unreaped or d has passed; a
-// negative d is no limit. It lets go of the P. With minWait > 0 (needs CapMinWait; rounded up to
-// microseconds) it waits at most minWait for min completions, and from then on for a single one.
+// negative d is no limit. It lets go of the P.
 //
 // Nil means nothing more than: look at the clock and at Ready. Besides completions and the timeout,
 // a signal or a shortage of memory ends a wait, early and without an error. What is reported is
 // real: the ring is used off its thread, closed, or lost a completion.
-func (r *Ring) Wait(d time.Duration, min uint32, minWait time.Duration) error {
+func (r *Ring) Wait(d time.Duration, min uint32) error {
 	if min == 0 {
 		min = 1
 	}
-	r.wait.set(d, minWait)
+	r.wait.set(d)
 	errno := r.b.waitFor(min, r.wait)
 	runtime.KeepAlive(r) // and with it r.wait, which the kernel knows by number
 	return enterError(errno)

@@ -95,21 +95,15 @@ func (b *binding) waitFor(min uint32, w *waitArgs) syscall.Errno {
 		return b.poll()
 	}
 	if b.g.SQReady() > 0 {
-		if w.arg.minWaitUsec == 0 {
-			// Submits and waits in one call. The timespec is on the heap, because giouring keeps
-			// its address as a number.
-			var ts *syscall.Timespec
-			if w.arg.ts != 0 {
-				ts = (*syscall.Timespec)(unsafe.Pointer(&w.ts)) // both are struct __kernel_timespec on 64 bits
-			}
-			b.enters++
-			_, err := b.g.SubmitAndWaitTimeout(min, ts, nil)
-			return errnoOf(err)
+		// Submits and waits in one call. The timespec is on the heap, because giouring keeps its
+		// address as a number.
+		var ts *syscall.Timespec
+		if w.arg.ts != 0 {
+			ts = (*syscall.Timespec)(unsafe.Pointer(&w.ts)) // both are struct __kernel_timespec on 64 bits
 		}
-		// giouring knows no minimum wait, and only its submitting calls publish the queue's tail.
-		if errno := b.submit(); errno != 0 {
-			return errno
-		}
+		b.enters++
+		_, err := b.g.SubmitAndWaitTimeout(min, ts, nil)
+		return errnoOf(err)
 	}
 	b.enters++
 	_, err := b.g.Enter2(0, min, b.enterHow|giouring.EnterGetEvents|giouring.EnterExtArg,

@@ -35,7 +35,7 @@ func TestNopRoundtrip(t *testing.T) {
 				t.Fatalf("queued %d of %d", r.Queued(), n)
 			}
 			enters := r.Enters()
-			check(t, r.Wait(time.Second, n, 0))
+			check(t, r.Wait(time.Second, n))
 			if r.Enters() != enters+1 || r.Queued() != 0 {
 				t.Fatalf("%d enters, %d still queued", r.Enters()-enters, r.Queued())
 			}
@@ -114,13 +114,13 @@ func TestTimedWait(t *testing.T) {
 	tiers(t, 8, 16, func(t *testing.T, r *Ring) {
 		for _, d := range []time.Duration{0, time.Microsecond, 3 * time.Millisecond, 30 * time.Millisecond} {
 			start := time.Now()
-			check(t, r.Wait(d, 1, 0))
+			check(t, r.Wait(d, 1))
 			// Signals of the runtime may end a wait early, but they are rare: one of a few tries
 			// must last.
 			took := time.Since(start)
 			for try := 0; took < d && try < 10; try++ {
 				start = time.Now()
-				check(t, r.Wait(d, 1, 0))
+				check(t, r.Wait(d, 1))
 				took = time.Since(start)
 			}
 			if took < d || took > d+2*time.Second {
@@ -158,7 +158,7 @@ func TestTimedWaitUnderSignals(t *testing.T) {
 					// A signal after the submission is reported as a success, not as EINTR.
 					entry(t, r, 1).Nop()
 				}
-				check(t, r.Wait(left, 2, 0))
+				check(t, r.Wait(left, 2))
 				r.Advance(r.Ready())
 				early++
 			}
@@ -183,7 +183,7 @@ func TestWaitWithoutLimit(t *testing.T) {
 				unix.Write(efd, []byte{3, 0, 0, 0, 0, 0, 0, 0})
 			}()
 			for r.Ready() == 0 {
-				check(t, r.Wait(-1, 1, 0))
+				check(t, r.Wait(-1, 1))
 			}
 			if c := reap(t, r); c.UserData != 7 || c.Res != 8 || value[0] != 3 {
 				t.Fatalf("%+v, value %v", c, value)
@@ -191,39 +191,6 @@ func TestWaitWithoutLimit(t *testing.T) {
 			value[0] = 0
 		}
 	})
-}
-
-func TestMinimumWait(t *testing.T) {
-	for _, tier := range []Caps{CapMultishot | CapMinWait, CapMultishot | CapDeferTaskrun | CapMinWait} {
-		t.Run(tier.String(), func(t *testing.T) {
-			r := open(t, 8, 16, tier)
-			const d, minWait = 4 * time.Second, 20 * time.Millisecond
-			// One of two comes: the wait gathers for minWait and is content with it. A signal may
-			// cut it short.
-			var took time.Duration
-			for try := 0; took < minWait && try < 10; try++ {
-				entry(t, r, 1).Nop()
-				start := time.Now()
-				check(t, r.Wait(d, 2, minWait))
-				took = time.Since(start)
-				if c := reap(t, r); c.UserData != 1 {
-					t.Fatalf("%+v", c)
-				}
-			}
-			if took < minWait || took > d/2 {
-				t.Errorf("gathering for %v took %v", minWait, took)
-			}
-			// Both come: no waiting.
-			entry(t, r, 1).Nop()
-			entry(t, r, 2).Nop()
-			start := time.Now()
-			check(t, r.Wait(d, 2, time.Second))
-			if took := time.Since(start); took > d/2 || r.Ready() != 2 {
-				t.Errorf("%d ready after %v", r.Ready(), took)
-			}
-			r.Advance(2)
-		})
-	}
 }
 
 func TestPollMultishot(t *testing.T) {
@@ -293,7 +260,7 @@ func TestEchoOverFourBuffers(t *testing.T) {
 				inFlight, pending = pending, nil
 				entry(t, r, send).Send(conn, unsafe.Pointer(&inFlight[0]), uint32(len(inFlight)), unix.MSG_NOSIGNAL|unix.MSG_WAITALL)
 			}
-			check(t, r.Wait(time.Second, 1, 0))
+			check(t, r.Wait(time.Second, 1))
 			n := r.Ready()
 			rearm := false
 			var back []uint16
@@ -708,32 +675,28 @@ func TestWrongThreadIsAnError(t *testing.T) {
 }
 
 func TestNothingIsAllocatedPerOperation(t *testing.T) {
-	for _, minWait := range []time.Duration{0, time.Microsecond} {
-		t.Run(minWait.String(), func(t *testing.T) {
-			r := open(t, 8, 16, CapMultishot|CapDeferTaskrun|CapMinWait)
-			mem := memory(t, 64)
-			b := bufRing(t, r, 8, 1, false)
-			if n := testing.AllocsPerRun(200, func() {
-				for range 2 {
-					r.SQE().Nop()
-				}
-				b.Add(unsafe.Pointer(&mem[0]), 64, 0)
-				b.Publish()
-				if r.Submit() != nil || r.Poll() != nil || r.Wait(time.Second, 2, minWait) != nil {
-					panic("enter")
-				}
-				r.SQE().Nop()
-				if r.Wait(time.Second, 3, minWait) != nil || r.CQE(1).Res != 0 || r.Overflowed() {
-					panic("wait")
-				}
-				r.Advance(r.Ready())
-				if r.Wait(time.Microsecond, 1, minWait) != nil {
-					panic("wait")
-				}
-			}); n != 0 {
-				t.Errorf("%v allocations per run", n)
-			}
-		})
+	r := open(t, 8, 16, CapMultishot|CapDeferTaskrun)
+	mem := memory(t, 64)
+	b := bufRing(t, r, 8, 1, false)
+	if n := testing.AllocsPerRun(200, func() {
+		for range 2 {
+			r.SQE().Nop()
+		}
+		b.Add(unsafe.Pointer(&mem[0]), 64, 0)
+		b.Publish()
+		if r.Submit() != nil || r.Poll() != nil || r.Wait(time.Second, 2) != nil {
+			panic("enter")
+		}
+		r.SQE().Nop()
+		if r.Wait(time.Second, 3) != nil || r.CQE(1).Res != 0 || r.Overflowed() {
+			panic("wait")
+		}
+		r.Advance(r.Ready())
+		if r.Wait(time.Microsecond, 1) != nil {
+			panic("wait")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations per run", n)
 	}
 }
 
@@ -742,7 +705,7 @@ func BenchmarkNop(b *testing.B) {
 	if err != nil {
 		b.Skip(err)
 	}
-	wait := func(r *Ring) error { return r.Wait(time.Second, 1, 0) }
+	wait := func(r *Ring) error { return r.Wait(time.Second, 1) }
 	for _, how := range []struct {
 		name       string
 		registered bool
