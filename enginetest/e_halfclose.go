@@ -1,6 +1,8 @@
 package enginetest
 
 import (
+	"time"
+
 	"couplet"
 )
 
@@ -14,6 +16,7 @@ var halfCloseCases = []Case{
 	{ID: 49, Name: "a panic in readClosed or writeClosed is the reason", Run: panicInHalfClose},
 	{ID: 50, Name: "CloseWrite to a peer that is gone is silent", Run: closeWriteGone},
 	{ID: 117, Name: "a reset after the peer's FIN is told", Needs: NeedsTCP, Run: resetAfterFIN},
+	{ID: 119, Name: "a loop sleeps while peers have closed their half", Run: sleepsHalfClosed},
 	{ID: 51, Name: "with both halves closed the connection closes", Run: closesByItself},
 }
 
@@ -234,5 +237,34 @@ func resetAfterFIN(e *Env) {
 			s.wantOrder("build made data readClosed lost")
 		}
 		s.wantText("request")
+	}
+}
+
+// sleepsHalfClosed has connections stay whose peers have closed their half: what is
+// there for good must not keep a loop awake.
+func sleepsHalfClosed(e *Env) {
+	for name, set := range map[string]func(s *conn){
+		"idle":                   func(s *conn) {},
+		"paused from the start":  func(s *conn) { s.onMade = func(t couplet.Transport) { t.PauseReading() } },
+		"paused in ReadClosed":   func(s *conn) { s.onReadClosed = func(t couplet.Transport) { t.PauseReading() } },
+		"with output that waits": func(s *conn) { s.onReadClosed = func(t couplet.Transport) { t.Write(make([]byte, 8<<20)) } },
+	} {
+		s := e.conn(name)
+		s.half = true
+		set(s)
+		p := e.peer(s, 4<<10, couplet.SendBuffer(16<<10))
+		e.send(p, []byte("request"))
+		p.CloseWrite()
+		if s.onMade == nil {
+			s.waitFor("readClosed", 1)
+		}
+		e.settle(s.loop)
+		before := e.Server.Stats().Turns
+		e.pass(s.loop, 50*time.Millisecond)
+		if turns := e.Server.Stats().Turns - before; turns > 1000 {
+			e.Errorf("%s: the loop made %d turns in 50 ms", name, turns)
+		}
+		s.do(func(t couplet.Transport) { t.Abort() })
+		s.lostWith("aborted")
 	}
 }

@@ -40,7 +40,7 @@ func (d *driver) armReceive(s *conn) {
 		}
 		d.queued(receiveOp, -1)
 		if !s.inFlight.has(watchOp) {
-			d.armWatch(s, theEnd)
+			d.armWatch(s)
 		}
 	}
 }
@@ -57,14 +57,17 @@ const theEnd = unix.POLLRDHUP | broken
 // broken is what a watch waits for after the peer's FIN.
 const broken = unix.POLLHUP | unix.POLLERR
 
-// watched is the completion of a watch.
+// watched is a completion of a watch, mostly the only one.
 func (d *driver) watched(s *conn, e *ring.CQE) {
+	last := e.Flags&ring.CQEFMore == 0
 	switch {
-	case d.landed(s, watchOp):
+	case last && d.landed(s, watchOp), s.closing:
 	case !s.ended:
 		d.ending = append(d.ending, s.key(receiveOp))
 	case e.Res >= 0 && e.Res&broken == 0: // it was for the FIN
-		d.armWatch(s, broken)
+		if last {
+			d.armWatch(s)
+		}
 	default:
 		if errno := d.loop.SocketError(s.c); errno != 0 { // else a send has told it
 			d.loop.ReceiveEnded(s.c, errno)
@@ -77,12 +80,19 @@ func (d *driver) Watch(c *loop.Conn) {
 	s := d.of(c)
 	s.ended = true
 	if !s.inFlight.has(watchOp) {
-		d.armWatch(s, broken)
+		d.armWatch(s)
 	}
 }
 
-func (d *driver) armWatch(s *conn, what uint32) {
-	d.start(s, watchOp).PollAdd(s.c.FD(), what)
+// armWatch arms s's watch. After the peer's FIN it is a multishot poll: the kernel
+// adds RDHUP to what any poll is for, which then is there for good, and a poll that
+// completes once would do so each time, at once. This one tells of changes.
+func (d *driver) armWatch(s *conn) {
+	if e := d.start(s, watchOp); s.ended {
+		e.PollMultishot(s.c.FD(), broken)
+	} else {
+		e.PollAdd(s.c.FD(), theEnd)
+	}
 	d.queued(watchOp, -1)
 }
 
