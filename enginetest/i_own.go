@@ -24,6 +24,7 @@ var ownCases = []Case{
 	{ID: 103, Name: "IdleTimeout ends what is idle", Run: idleTimeout},
 	{ID: 104, Name: "FlushTimeout ends what makes no progress", Run: flushTimeout},
 	{ID: 105, Name: "MaxConns leaves the rest in the backlog", Run: maxConns},
+	{ID: 120, Name: "who waits for a place is reset when the listener closes", Needs: NeedsTCP, Run: waitersAreReset},
 	{ID: 106, Name: "a listener is handed over by File", Needs: NeedsSockets | NeedsTCP, Run: handOver},
 	{ID: 107, Name: "Go comes back to the loop", Needs: NeedsOne, Run: goWork},
 	{ID: 108, Name: "several loops share the connections", Needs: NeedsSockets, Run: severalLoops},
@@ -372,6 +373,22 @@ func maxConns(e *Env) {
 	if k := peak.Load(); k > limit {
 		e.Errorf("%d connections were open at once where %d are allowed", k, limit)
 	}
+}
+
+// waitersAreReset: an end of the stream would be a complete answer of no bytes.
+func waitersAreReset(e *Env) {
+	s := e.conn("served")
+	s.onData = echo
+	l := e.listen(couplet.FactoryFunc(s.build), couplet.MaxConns(1))
+	p := e.dialPeer(l.Addr(), 0)
+	s.waitMade()
+	waiter := e.dialPeer(l.Addr(), 0)
+	e.settle(e.Server.Loops()[0])
+	e.check(l.Close(), "Close")
+	recv(e, l.Closed(), "end of the listener")
+	e.expectReset(waiter)
+	e.send(p, []byte("goes on"))
+	e.expect(p, "goes on")
 }
 
 func handOver(e *Env) {

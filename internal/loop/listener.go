@@ -169,7 +169,7 @@ func (ln *Listener) release() {
 	ln.fd = -1
 	n.files.Unlock()
 	for _, fd := range ln.parked {
-		ln.loop.sockets.Release(fd)
+		ln.loop.sockets.Reset(fd) // as the kernel ends those of its backlog
 	}
 	ln.parked = nil
 	delete(ln.loop.listeners, ln)
@@ -212,7 +212,7 @@ func (l *Loop) Accepted(ln *Listener, fd int, errno syscall.Errno) {
 	ln.backoff, ln.failures = 0, 0
 	switch {
 	case ln.closing:
-		l.sockets.Release(fd)
+		l.sockets.Reset(fd)
 	case len(ln.parked) > 0 || !ln.listener.enter():
 		ln.parked = append(ln.parked, fd)
 		ln.setStarving(true)
@@ -237,7 +237,7 @@ func (ln *Listener) deal(fd int) {
 	}
 	if !to.Post(func() { to.adopt(fd, o) }) {
 		to.load.Add(-1)
-		ln.loop.sockets.Release(fd)
+		ln.loop.sockets.Reset(fd)
 		o.leave(ln.loop)
 	}
 }

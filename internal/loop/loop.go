@@ -447,10 +447,11 @@ func (l *Loop) entered() {
 	l.segments.conns = l.open
 }
 
-// turnAway ends an accepted connection that nobody has heard of.
+// turnAway ends an accepted connection that nobody has heard of, by a reset: a FIN
+// would be a complete answer of no bytes.
 func (l *Loop) turnAway(fd int, o *origin) {
 	l.load.Add(-1)
-	l.sockets.Release(fd)
+	l.sockets.Reset(fd)
 	o.leave(l)
 }
 
