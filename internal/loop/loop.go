@@ -469,10 +469,11 @@ func (l *Loop) forget(c *Conn) {
 	c.origin.leave(l)
 }
 
-// check panics where a Transport is used off its loop, in builds that look.
+// check panics where what belongs to the loop is used off it, in builds that look. A
+// loop that has ended belongs to nobody.
 func (l *Loop) check() {
-	if checked && l.thread.Load() != int64(unix.Gettid()) {
-		panic("couplet: a Transport's method was called off its loop; use t.Handle(), or Loop.Post")
+	if checked && !l.onThread() && l.thread.Load() != 0 {
+		panic("couplet: a method of a Transport, Loop or Timer was called off its loop; use t.Handle(), or Loop.Post")
 	}
 }
 
@@ -495,13 +496,20 @@ func (l *Loop) Post(f func()) bool {
 func (l *Loop) Index() int { return l.index }
 
 // Now implements couplet.Loop.
-func (l *Loop) Now() time.Time { return l.epoch.Add(l.now) }
+func (l *Loop) Now() time.Time {
+	l.check()
+	return l.epoch.Add(l.now)
+}
 
 // AfterFunc implements couplet.Loop.
-func (l *Loop) AfterFunc(d time.Duration, f func()) couplet.Timer { return l.afterFunc(d, f) }
+func (l *Loop) AfterFunc(d time.Duration, f func()) couplet.Timer {
+	l.check()
+	return l.afterFunc(d, f)
+}
 
 // Every implements couplet.Loop.
 func (l *Loop) Every(d time.Duration, f func()) couplet.Timer {
+	l.check()
 	if d <= 0 {
 		panic("couplet: Every needs a positive period")
 	}
@@ -576,6 +584,12 @@ func (t *timer) Stop() bool {
 // over reports whether t belongs to a connection that is not open any more: then
 // it calls nobody.
 func (t *timer) over() bool { return t.conn != nil && t.conn.state != open }
+
+// Missed implements couplet.Timer.
+func (t *timer) Missed() int {
+	t.loop.check()
+	return t.Timer.Missed()
+}
 
 // Reset implements couplet.Timer.
 func (t *timer) Reset(d time.Duration) bool {

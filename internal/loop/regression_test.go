@@ -576,3 +576,57 @@ func TestLocalAddrIsAskedForWhereControlWas(t *testing.T) {
 		t.Errorf("the kernel's word is port 2, LocalAddr's %d", port)
 	}
 }
+
+// Half of a Transport's methods, and all of a Loop's, were not looked at where builds
+// promise to find a call off the loop: a timer that another goroutine armed was lost, or
+// took the queue with it.
+func TestCallsOffTheLoopWentUnnoticed(t *testing.T) {
+	if !checked {
+		t.Skip("this build does not look: -race or -tags couplet_debug does")
+	}
+	b := newBench(t, couplet.Config{})
+	c := b.accept(&notes{})
+	rc, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	timer := b.loop.AfterFunc(time.Hour, func() {})
+	for name, call := range map[string]func(){
+		"Transport.Write":         func() { c.Write(nil) },
+		"Transport.Writev":        func() { c.Writev(nil) },
+		"Transport.WriteBuffer":   func() { c.WriteBuffer(couplet.NewBuffer(nil, nil)) },
+		"Transport.Buffered":      func() { c.Buffered() },
+		"Transport.CloseWrite":    func() { c.CloseWrite() },
+		"Transport.Close":         func() { c.Close() },
+		"Transport.Abort":         func() { c.Abort() },
+		"Transport.PauseReading":  func() { c.PauseReading() },
+		"Transport.ResumeReading": func() { c.ResumeReading() },
+		"Transport.SetWatermarks": func() { c.SetWatermarks(0, 1) },
+		"Transport.AfterFunc":     func() { c.AfterFunc(0, func() {}) },
+		"Transport.LocalAddr":     func() { c.LocalAddr() },
+		"Transport.RemoteAddr":    func() { c.RemoteAddr() },
+		"Transport.SyscallConn":   func() { c.SyscallConn() },
+		"RawConn.Control":         func() { rc.Control(func(uintptr) {}) },
+		"Transport.Loop":          func() { c.Loop() },
+		"Transport.Handle":        func() { c.Handle() },
+		"Transport.Context":       func() { c.Context() },
+		"Transport.SetContext":    func() { c.SetContext(1) },
+		"Loop.AfterFunc":          func() { b.loop.AfterFunc(0, func() {}) },
+		"Loop.Every":              func() { b.loop.Every(1, func() {}) },
+		"Loop.Now":                func() { b.loop.Now() },
+		"Timer.Stop":              func() { timer.Stop() },
+		"Timer.Reset":             func() { timer.Reset(0) },
+		"Timer.Missed":            func() { timer.Missed() },
+	} {
+		told := make(chan any)
+		go func() {
+			runtime.LockOSThread() // not the loop's, which the test holds
+			defer runtime.UnlockOSThread()
+			defer func() { told <- recover() }()
+			call()
+		}()
+		if <-told == nil {
+			t.Errorf("%s off the loop went through", name)
+		}
+	}
+}

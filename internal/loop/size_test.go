@@ -33,7 +33,7 @@ func TestAddressesAreKept(t *testing.T) {
 	} {
 		o := new(origin)
 		o.usual = newRare(o)
-		c := newConn(nil, 3, o)
+		c := newConn(new(Loop), 3, o)
 		c.setRemote(a)
 		got := c.RemoteAddr()
 		if got.String() != a.String() || got.Network() != a.Network() {

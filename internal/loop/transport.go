@@ -61,7 +61,10 @@ func (c *Conn) WriteBuffer(b *couplet.Buffer) error {
 }
 
 // Buffered implements couplet.Transport.
-func (c *Conn) Buffered() int { return c.queued }
+func (c *Conn) Buffered() int {
+	c.loop.check()
+	return c.queued
+}
 
 // CloseWrite implements couplet.Transport.
 func (c *Conn) CloseWrite() error {
@@ -163,6 +166,7 @@ func (c *Conn) AfterFunc(d time.Duration, f func()) couplet.Timer {
 
 // LocalAddr implements couplet.Transport.
 func (c *Conn) LocalAddr() net.Addr {
+	c.loop.check()
 	if c.local != nil {
 		return c.local
 	}
@@ -177,6 +181,7 @@ func (c *Conn) LocalAddr() net.Addr {
 
 // RemoteAddr implements couplet.Transport.
 func (c *Conn) RemoteAddr() net.Addr {
+	c.loop.check()
 	if c.remote != nil {
 		return c.remote
 	}
@@ -184,7 +189,10 @@ func (c *Conn) RemoteAddr() net.Addr {
 }
 
 // Loop implements couplet.Transport.
-func (c *Conn) Loop() couplet.Loop { return c.loop }
+func (c *Conn) Loop() couplet.Loop {
+	c.loop.check()
+	return c.loop
+}
 
 // Handle implements couplet.Transport.
 func (c *Conn) Handle() couplet.Handle {
@@ -201,13 +209,20 @@ func (c *Conn) Handle() couplet.Handle {
 }
 
 // Context implements couplet.Transport.
-func (c *Conn) Context() any { return c.context }
+func (c *Conn) Context() any {
+	c.loop.check()
+	return c.context
+}
 
 // SetContext implements couplet.Transport.
-func (c *Conn) SetContext(v any) { c.set().context = v }
+func (c *Conn) SetContext(v any) {
+	c.loop.check()
+	c.set().context = v
+}
 
 // SyscallConn implements couplet.Transport.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
+	c.loop.check()
 	if c.state >= closing {
 		return nil, net.ErrClosed
 	}
@@ -219,6 +234,7 @@ type rawConn struct{ c *Conn }
 
 // Control implements syscall.RawConn.
 func (r rawConn) Control(f func(fd uintptr)) error {
+	r.c.loop.check()
 	if r.c.state >= closing { // the driver may have closed it
 		return net.ErrClosed
 	}
