@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"time"
 )
 
@@ -229,7 +230,10 @@ type Options struct {
 	// from WriteBuffer or from a Handle. Writes of Handles fail where they, those
 	// on their way and all that is queued, Buffers too, would exceed it.
 	MaxOutbound int
-	// Control is called with the socket before bind or connect.
+	// Control is called with each socket before bind or connect: inside Listen, but
+	// not for File, and of a Dial on the loop or a goroutine of the engine's. It must
+	// not block. Its error, or the *PanicError of a panic, ends Listen or that attempt
+	// to connect.
 	Control func(fd uintptr) error
 	// File is a listening socket to adopt instead of making one. Dial ignores it.
 	File *os.File
@@ -341,6 +345,16 @@ func NewOptions(opts ...Option) (Options, error) {
 	}
 	if o.IdleTimeout < 0 {
 		return o, bad("IdleTimeout", o.IdleTimeout, "at least 0, which is never")
+	}
+	if f := o.Control; f != nil {
+		o.Control = func(fd uintptr) (err error) {
+			defer func() {
+				if v := recover(); v != nil {
+					err = &PanicError{Value: v, Stack: debug.Stack()}
+				}
+			}()
+			return f(fd)
+		}
 	}
 	return o, o.err
 }

@@ -64,7 +64,8 @@ func (e *TimeoutError) Temporary() bool { return false }
 // Is reports whether target is os.ErrDeadlineExceeded.
 func (e *TimeoutError) Is(target error) bool { return target == os.ErrDeadlineExceeded }
 
-// PanicError is the reason of a connection whose callback panicked.
+// PanicError is the reason of a connection whose callback panicked, and the error
+// where work for [Loop.Go] or [Options.Control] did.
 type PanicError struct {
 	// Value is what was passed to panic.
 	Value any
