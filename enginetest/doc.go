@@ -30,7 +30,7 @@
 //   - The cases run one after another and must not run beside other tests of
 //     the same process: the leak check would count those.
 //   - Where a case shows that something does not happen, it gives the loop a
-//     short while to do it ([Env.settle]); everything else waits for events.
+//     short while to do it; everything else waits for events.
 package enginetest
 
 import (

@@ -37,6 +37,6 @@
 //
 // # Caveats
 //
-// Linux 6.0 or later; elsewhere New returns an error that says what is missing
-// and what to do.
+// Linux 6.0 or later, on amd64, arm64, riscv64 or loong64; elsewhere New returns an
+// error that says what is missing and what to do.
 package proactor

@@ -36,6 +36,6 @@
 //
 // A multishot operation has ended when a completion comes without [CQEFMore], whatever its result.
 //
-// On platforms other than 64-bit little-endian Linux only [Caps], [Probe], [SetupError] and
+// On platforms other than Linux on amd64, arm64, riscv64 or loong64 only [Caps], [Probe], [SetupError] and
 // [Binding] exist.
 package ring
