@@ -11,8 +11,9 @@ import (
 
 // Config configures an engine. The zero value is ready to use.
 type Config struct {
-	// Loops is the number of loops, 1 by default. Each is a thread of its own, and
-	// runs its callbacks there: runtime.NumCPU() uses all CPUs.
+	// Loops is the number of loops, 1 by default and 256 at most. Each is a thread of
+	// its own (a mutex on the goroutine engine), and runs its callbacks there:
+	// runtime.NumCPU() uses all CPUs.
 	Loops int
 
 	// Logger takes the engine's few messages: panics in callbacks, accept
@@ -26,7 +27,8 @@ type Config struct {
 	// several.
 	Spread Spread
 
-	// CPUs pins loop i to CPU CPUs[i % len(CPUs)]. None: not pinned.
+	// CPUs pins loop i to CPU CPUs[i % len(CPUs)]. None: not pinned. The goroutine
+	// engine ignores it.
 	CPUs []int
 
 	// Features limits what the io_uring engine uses: one of the tiers, or any
@@ -39,7 +41,9 @@ type Config struct {
 	RingEntries, CompletionEntries int
 
 	// RingBuffers and RingBufferSize are the receive buffers of each io_uring
-	// loop (a power of two up to 4096; bytes up to 1 MiB).
+	// loop (a power of two up to 4096; bytes up to 1 MiB). Where RingBuffers is zero
+	// their number follows the load: 16 to 256, of 64 KiB by default, with
+	// FeatureIncremental, else 64 to 4096, of 16 KiB.
 	RingBuffers, RingBufferSize int
 
 	// BytesPerTurn is what one connection may deliver before others have their
@@ -196,11 +200,13 @@ func (c Config) WithDefaults() (Config, error) {
 }
 
 // Options are what Listen and Dial can be told about their connections; each
-// is set by the Option of its name.
+// is set by the Option of its name, File by FromFile and Loop by OnLoop. A value
+// that cannot be right, such as a ConnectTimeout of zero, is their error.
 type Options struct {
 	// NoDelay sets TCP_NODELAY (on by default).
 	NoDelay bool
-	// KeepAlive is the TCP keep-alive period (15 s by default; negative: off).
+	// KeepAlive is the TCP keep-alive period, rounded up to seconds (15 s by
+	// default; zero or negative: off).
 	KeepAlive time.Duration
 	// Backlog is the listen backlog (4096 by default, bounded by
 	// net.core.somaxconn). Dial ignores it.
@@ -208,8 +214,8 @@ type Options struct {
 	// ReceiveBuffer and SendBuffer are the socket's buffers in bytes (zero:
 	// the system's own).
 	ReceiveBuffer, SendBuffer int
-	// ConnectTimeout bounds a Dial, name look-up included (30 s by default).
-	// Listen ignores it.
+	// ConnectTimeout bounds a Dial (30 s by default), the look-up of a name and
+	// all its addresses together. Listen ignores it.
 	ConnectTimeout time.Duration
 	// IdleTimeout ends a connection on which nothing was received or sent for
 	// so long (zero: never): by a reset, and what is queued is dropped. A peer
@@ -250,7 +256,7 @@ type Option func(*Options)
 // NoDelay sets or clears TCP_NODELAY.
 func NoDelay(on bool) Option { return func(o *Options) { o.NoDelay = on } }
 
-// KeepAlive sets the TCP keep-alive period; negative switches it off.
+// KeepAlive sets the TCP keep-alive period; zero or negative switches it off.
 func KeepAlive(d time.Duration) Option { return func(o *Options) { o.KeepAlive = d } }
 
 // Backlog sets the listen backlog. It has no effect on Dial.

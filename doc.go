@@ -21,8 +21,8 @@
 //
 //   - A Transport and a Loop's timers belong to the loop's callbacks. From any
 //     other goroutine use [Transport.Handle] and [Loop.Post], which are safe
-//     anywhere. Builds with -race or with the tag couplet_debug panic where
-//     this rule is broken.
+//     anywhere. On io_uring and epoll, builds with -race or with the tag
+//     couplet_debug panic where this rule is broken.
 //   - The slice that DataReceived gets is valid only during the call. A
 //     protocol that wants to keep received bytes without a copy implements
 //     [BufferReceiver].
@@ -33,4 +33,21 @@
 //   - On the wire of a protocol where a FIN means "complete" (the poem
 //     protocol, HTTP/1.0), end with Close only when everything was written; use
 //     Abort for a failure, so that what is cut looks cut.
+//
+// # From Twisted
+//
+// Protocol, Factory and Transport are Twisted's. A reactor is an [Engine], of which
+// there may be several; its thread is a [Loop]. The names that differ:
+//
+//	buildProtocol, clientConnectionFailed              Build, ConnectFailed
+//	loseConnection, loseWriteConnection                Close, CloseWrite
+//	abortConnection                                    Abort
+//	readConnectionLost, writeConnectionLost            ReadClosed, WriteClosed
+//	pauseProducing, resumeProducing of a transport     PauseReading, ResumeReading
+//	pauseProducing, resumeProducing of a producer      WritePaused, WriteResumed
+//	callLater, LoopingCall                             AfterFunc, Every
+//	callFromThread, deferToThread                      Post (or a Handle), Go
+//
+// There is no Deferred: what comes later comes in a callback, and cancellation is a
+// context's. A write after loseConnection is still sent; after Close it is refused.
 package couplet

@@ -23,11 +23,14 @@ type Engine interface {
 	// Listen accepts connections on address: network is "tcp", "tcp4", "tcp6"
 	// or "unix". bind and listen happen in the caller, so a conflict is the
 	// error returned (a *net.OpError); accepting starts on the loops. Port 0
-	// takes a free port, which Listener.Addr tells.
+	// takes a free port, which Listener.Addr tells. Without a host "tcp" listens on
+	// every address of both families. A host name listens on one of its addresses,
+	// IPv4 if it has one; to look it up may block.
 	Listen(network, address string, f Factory, opts ...Option) (Listener, error)
 
-	// Dial connects to address and never blocks. It returns an error only for
-	// arguments that cannot be right and for an engine that has ended
+	// Dial connects to address and never blocks; the networks are those of Listen,
+	// and the addresses of a name are tried in turn. It returns an error only for
+	// arguments that cannot be right and for an engine that was stopped
 	// (ErrEngineClosed). Otherwise the outcome is told on a loop: Build and
 	// ConnectionMade, or the Factory's ConnectFailed. Cancelling ctx gives
 	// ConnectFailed with context.Cause(ctx); once ConnectionMade was called ctx
@@ -91,7 +94,8 @@ type Listener interface {
 
 	// File is a duplicate of the listening descriptor, to hand to a successor
 	// process (see FromFile). The caller closes it. The path of a unix listener is
-	// the successor's from then on: Close does not remove it.
+	// the successor's from then on: Close does not remove it. Of a listener that is
+	// closed the error is net.ErrClosed.
 	File() (*os.File, error)
 }
 

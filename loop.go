@@ -26,11 +26,11 @@ type Loop interface {
 
 	// Every calls f each d from now on, by the schedule: a late call does not
 	// shift those after it, and calls that were missed altogether are skipped.
-	// d must be positive.
+	// d must be positive, also in Timer.Reset: they panic otherwise.
 	Every(d time.Duration, f func()) Timer
 
-	// Go runs work in a goroutine of its own, begun in the next turn, and then
-	// done, with what work returned, on the loop. ctx is cancelled when the engine
+	// Go runs work in a goroutine of its own, begun in the next turn at the latest,
+	// and then done, with what work returned, on the loop. ctx is cancelled when the engine
 	// stops. A panic in work arrives as a *PanicError. The engine waits for work
 	// at its end, but only until the deadline of Shutdown: done is not called
 	// where work takes longer, and gets ErrEngineClosed where it could not begin.

@@ -39,7 +39,7 @@ type WriteClosedHandler interface {
 
 // WriteFlow is implemented by a Protocol that produces data faster than a peer
 // may take it. Both calls come in strict turn, WritePaused first, and never
-// from inside Write.
+// from inside Write; after Close neither comes.
 type WriteFlow interface {
 	// WritePaused comes after a turn's flush that left more than the high
 	// watermark queued.
@@ -56,8 +56,8 @@ type BufferReceiver interface {
 	// BufferReceived delivers b, which is valid during the call. To keep it,
 	// call b.Retain, and b.Release when done, from any goroutine. b may be
 	// handed to WriteBuffer. Its bytes must not be changed. b is part of a block
-	// of up to 64 KiB, which stays in memory as long as any part of it is kept:
-	// copy what is little and kept for long.
+	// of up to 64 KiB (or Config.RingBufferSize), which stays in memory as long as
+	// any part of it is kept: copy what is little and kept for long.
 	BufferReceived(t Transport, b *Buffer)
 }
 
@@ -88,7 +88,9 @@ func (f FactoryFunc) Build(remote net.Addr) Protocol { return f(remote) }
 // failed [Engine.Dial].
 type ConnectFailedHandler interface {
 	// ConnectFailed is called on a loop, exactly once for each Dial that did
-	// not lead to Build, and never inside Dial. address is what Dial was given.
+	// not lead to Build, and never inside Dial. address is what Dial was given, err
+	// a *net.OpError (around a *net.DNSError where a name was not found), a
+	// *TimeoutError, the cause of ctx, ErrShutdown or an *EngineError.
 	ConnectFailed(address string, err error)
 }
 
@@ -134,7 +136,8 @@ func DeliverWriteResumed(p Protocol, t Transport) {
 	}
 }
 
-// DeliverDraining forwards Draining to p, or applies the default, Close.
+// DeliverDraining forwards Draining to p, or applies the default, Close: its reason
+// is then net.ErrClosed, where the engine's would be ErrShutdown.
 func DeliverDraining(p Protocol, t Transport) {
 	if h, ok := p.(DrainHandler); ok {
 		h.Draining(t)

@@ -14,8 +14,8 @@ type Stats struct {
 	// kernel.
 	Held int64
 
-	// Accepted, Dialed and Refused count connections made, dials that
-	// connected, and connections that Build refused.
+	// Accepted and Dialed count connections made, Refused those of both that Build
+	// refused.
 	Accepted, Dialed, Refused int64
 	// DialsFailed counts ConnectFailed.
 	DialsFailed int64

@@ -42,7 +42,8 @@ type Transport interface {
 
 	// CloseWrite closes our half: what is queued is flushed, then a FIN is
 	// sent, then WriteClosed comes. Reading goes on. Once both halves are
-	// closed the connection closes by itself, with io.EOF.
+	// closed the connection closes by itself, with io.EOF. After Close or Abort it
+	// returns net.ErrClosed.
 	CloseWrite() error
 
 	// Close ends the connection: flush, FIN, then receive and discard until
