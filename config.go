@@ -215,7 +215,8 @@ type Options struct {
 	// the system's own).
 	ReceiveBuffer, SendBuffer int
 	// ConnectTimeout bounds a Dial (30 s by default), the look-up of a name and
-	// all its addresses together. Listen ignores it.
+	// all its addresses together: each that is tried has a share of what is
+	// left. Listen ignores it.
 	ConnectTimeout time.Duration
 	// IdleTimeout ends a connection on which nothing was received or sent for
 	// so long (zero: never): by a reset, and what is queued is dropped. A peer

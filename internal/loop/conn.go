@@ -684,6 +684,8 @@ func (c *Conn) stopTimer() {
 func (c *Conn) onTimer() {
 	opts := c.origin.opts
 	switch {
+	case c.state == connecting:
+		c.connected(syscall.ETIMEDOUT)
 	case c.state == lingering:
 		c.pollLinger()
 	case c.state == flushing:

@@ -10,6 +10,7 @@ import (
 
 	"couplet"
 	"couplet/internal/sock"
+	"couplet/internal/timers"
 )
 
 // dial is one call of Engine.Dial, on its loop from begin until the outcome
@@ -25,6 +26,7 @@ type dial struct {
 	err     error           // the last attempt's error, or why it was given up
 	given   bool            // given up: no more attempts
 	timer   *timer          // ConnectTimeout
+	until   time.Duration   // the end of that, by the loop's clock
 	unwatch func() bool     // of ctx
 	cancel  context.CancelFunc
 }
@@ -41,6 +43,7 @@ func (d *dial) begin() {
 		d.fail(context.Cause(d.ctx))
 		return
 	}
+	d.until = timers.Deadline(l.clock(), d.opts.ConnectTimeout)
 	d.timer = l.afterFunc(d.opts.ConnectTimeout, func() { d.giveUp(&couplet.TimeoutError{Op: "connect"}) })
 	if d.ctx.Done() != nil {
 		d.unwatch = context.AfterFunc(d.ctx, func() {
@@ -98,6 +101,9 @@ func (d *dial) try() {
 			continue
 		}
 		d.conn = c
+		if rest := len(d.addrs) - d.next; rest > 0 { // who have the same share of what is left
+			c.setTimer((d.until - l.clock()) / time.Duration(1+rest))
+		}
 		c.trace(TraceConnect, 0, 0)
 		l.driver.Connect(c)
 		return
@@ -126,6 +132,7 @@ func (c *Conn) connected(errno syscall.Errno) {
 		c.closeFD(Reset)
 		return
 	}
+	c.stopTimer()
 	c.set().dial = nil
 	c.setRemote(remote)
 	d.end()

@@ -92,6 +92,41 @@ func TestDialTriesOneAddressAfterTheOther(t *testing.T) {
 	}
 }
 
+// An address that never answers took all of ConnectTimeout, and those after it had no turn.
+func TestASilentAddressLeavesTimeForTheOthers(t *testing.T) {
+	b, d := dialled(t, 3, context.Background(), couplet.ConnectTimeout(30*time.Second))
+	for _, share := range []time.Duration{10 * time.Second, 10 * time.Second} {
+		c := b.attempt()
+		b.now += share - time.Millisecond
+		b.turn()
+		if b.called("close") {
+			t.Fatal("an attempt ended before its time")
+		}
+		b.now += time.Millisecond
+		b.turn()
+		b.want("close reset")
+		b.turn(b.closed(c))
+	}
+	c := b.attempt()
+	b.now += 9 * time.Second
+	b.turn(func() { b.loop.Connected(c, 0) })
+	if d.builds != 1 || len(d.errs) > 0 || b.loop.Timers() != 0 {
+		t.Errorf("%d builds, errors %v, %d timers", d.builds, d.errs, b.loop.Timers())
+	}
+}
+
+// The time that an attempt has is no timer of its connection.
+func TestAConnectionIsFreeOfItsDialsTime(t *testing.T) {
+	b, d := dialled(t, 2, context.Background(), couplet.ConnectTimeout(30*time.Second))
+	c := b.attempt()
+	b.turn(func() { b.loop.Connected(c, 0) })
+	b.now += time.Minute
+	b.turn()
+	if d.builds != 1 || !slices.Equal(d.proto.got, []string{"made"}) || b.called("close") {
+		t.Errorf("%d builds, callbacks %q", d.builds, d.proto.got)
+	}
+}
+
 func TestDialTellsTheLastError(t *testing.T) {
 	b, d := dialled(t, 2, context.Background())
 	for _, errno := range []syscall.Errno{syscall.ECONNREFUSED, syscall.EHOSTUNREACH} {
