@@ -96,6 +96,9 @@ type Listener interface {
 	// process (see FromFile). The caller closes it. The path of a unix listener is
 	// the successor's from then on: Close does not remove it. Of a listener that is
 	// closed the error is net.ErrClosed.
+	// A TCP listener that has a socket for each loop (see ReusePort) hands over one
+	// of them, and connections that wait in the backlogs of the others are reset when
+	// it closes: to lose none, spread by RoundRobin or LeastConnections.
 	File() (*os.File, error)
 }
 
