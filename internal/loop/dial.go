@@ -36,7 +36,11 @@ func (d *dial) begin() {
 	l := d.loop
 	l.dials[d] = struct{}{}
 	if l.stopping {
-		d.fail(couplet.ErrShutdown)
+		err := l.engine.Err()
+		if err == nil {
+			err = couplet.ErrShutdown
+		}
+		d.fail(err)
 		return
 	}
 	if d.ctx.Err() != nil {
