@@ -4,9 +4,13 @@ package loop
 
 import (
 	"errors"
+	"io"
 	"net"
+	"os"
 	"slices"
+	"syscall"
 	"testing"
+	"time"
 
 	"couplet"
 )
@@ -141,5 +145,97 @@ func TestAStaleHandleReachesNobody(t *testing.T) {
 	}
 	if c.state != open {
 		t.Error("the last connection did not survive the others' Handles")
+	}
+}
+
+// A connection that has had its share of a turn is not received for until it has been
+// given what it had sent beyond that.
+func TestOneBehindIsNotReceivedFor(t *testing.T) {
+	b := newBench(t, couplet.Config{BytesPerTurn: 8})
+	p := &notes{}
+	c := b.accept(p)
+	b.accept(&notes{})
+	b.want("receive")
+	b.want("receive")
+	chunk := func() { b.loop.Received(c, []byte("12345"), fakeLent("12345")) }
+	b.turn(chunk, chunk, chunk, chunk, chunk, chunk)
+	b.want("stop receive")
+	if len(p.got) != 1+4 || b.called("receive") { // a share of what came, and one of what waits
+		t.Errorf("in one turn %q; calls of the driver %q", p.got, b.calls)
+	}
+	b.turn()
+	b.want("receive")
+	if len(p.got) != 1+6 {
+		t.Errorf("a turn later %q", p.got)
+	}
+}
+
+// The wait for the peer's acknowledgement ends with it, with the peer's FIN, or with
+// LingerTimeout, which the reason tells.
+func TestHowLingeringEnds(t *testing.T) {
+	const limit = time.Second
+	for _, try := range []struct {
+		how    string
+		reason func(error) bool
+	}{
+		{"acknowledged", func(err error) bool { return err == net.ErrClosed }},
+		{"FIN", func(err error) bool { return err == net.ErrClosed }},
+		{"FIN before", func(err error) bool { return err == io.EOF }},
+		{"timeout", func(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }},
+	} {
+		b := newBench(t, couplet.Config{})
+		b.unacked = true
+		p := &notesHalf{}
+		c := b.accept(p, couplet.LingerTimeout(limit))
+		if try.how == "FIN before" {
+			b.turn(b.ended(c, 0))
+		}
+		c.Close()
+		b.turn()
+		if try.how != "FIN before" {
+			b.want("close write")
+			b.now += limit - 1
+			b.turn()
+			if b.called("close graceful") {
+				t.Fatalf("%s: it is closed already", try.how)
+			}
+		}
+		switch try.how {
+		case "acknowledged":
+			b.unacked = false
+			b.now++
+			b.turn()
+		case "FIN":
+			b.turn(b.ended(c, 0))
+		case "timeout":
+			b.now++
+			b.turn()
+		}
+		b.want("close graceful")
+		b.turn(b.closed(c))
+		if !try.reason(p.reason) || b.loop.Timers() != 0 {
+			t.Errorf("%s: the reason is %v, %d timers are left", try.how, p.reason, b.loop.Timers())
+		}
+	}
+}
+
+// What came before a send failed is delivered, also where the peer's FIN is behind it
+// and it waits for a turn.
+func TestAFailedSendWaitsForWhatCame(t *testing.T) {
+	b := newBench(t, couplet.Config{BytesPerTurn: 8})
+	p := &notes{}
+	c := b.accept(p)
+	b.accept(&notes{})
+	c.Write([]byte("lost"))
+	b.turn()
+	chunk := func() { b.loop.Received(c, []byte("12345"), fakeLent("12345")) }
+	b.turn(chunk, chunk, chunk, chunk, chunk, chunk, b.ended(c, 0), b.sent(c, 0, syscall.EPIPE))
+	for range 2 {
+		b.turn()
+	}
+	b.want("close reset")
+	b.turn(b.closed(c))
+	if n := len(p.got); n != 1+6+1 || !errors.Is(p.reason, syscall.ECONNRESET) {
+		t.Errorf("callbacks %q, the reason is %v", p.got, p.reason)
 	}
 }

@@ -263,3 +263,29 @@ func TestDialAgainWhereABacklogIsFull(t *testing.T) {
 		t.Errorf("%d tries in %v, errors %v", tries, b.now, d.errs)
 	}
 }
+
+// A connection whose two ends are one address is a port that dialled itself. One that
+// has only the port in common is none.
+func TestAPortThatDialledItself(t *testing.T) {
+	for address, itself := range map[string]bool{"127.0.0.1:2": true, "127.0.0.2:2": false, "127.0.0.1:3": false} {
+		b := newBench(t, couplet.Config{})
+		d := &dialNotes{}
+		if err := b.engine.Dial(context.Background(), "tcp", address, d); err != nil {
+			t.Fatal(err)
+		}
+		b.turn()
+		c := b.attempt()
+		b.turn(func() { b.loop.Connected(c, 0) })
+		if !itself {
+			if d.builds != 1 || len(d.errs) > 0 {
+				t.Errorf("%s: %d builds, errors %v", address, d.builds, d.errs)
+			}
+			continue
+		}
+		b.want("close reset")
+		b.turn(b.closed(c))
+		if d.builds != 0 || len(d.errs) != 1 || !errors.Is(d.errs[0], syscall.ECONNREFUSED) {
+			t.Errorf("%s: %d builds, errors %v", address, d.builds, d.errs)
+		}
+	}
+}

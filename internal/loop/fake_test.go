@@ -62,6 +62,9 @@ func (b *bench) turn(reports ...func()) {
 	b.t.Helper()
 	b.reports = append(b.reports, reports...)
 	b.loop.Step(0)
+	if b.loop.calling {
+		b.t.Fatal("the loop takes a callback to be running still")
+	}
 }
 
 // listen gives the loop a listener.

@@ -3,8 +3,11 @@
 package loop
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -12,6 +15,7 @@ import (
 	"time"
 
 	"couplet"
+	"couplet/internal/sock"
 )
 
 // listening is one order of events on a listener that takes two connections at
@@ -259,5 +263,81 @@ func TestAcceptBacksOff(t *testing.T) {
 		b.now++
 		b.turn()
 		b.want("listen")
+	}
+}
+
+// A listener was told to stop accepting, and there is a place again before the driver
+// has let go of it: it goes on when the driver has.
+func TestAPlaceBeforeAcceptStopped(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	var made []couplet.Transport
+	ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol {
+		return &notes{made: func(t couplet.Transport) { made = append(made, t) }}
+	}), couplet.MaxConns(1))
+	b.want("listen")
+	for range 2 {
+		b.turn(func() { b.loop.Accepted(ln, b.fd(), 0) })
+	}
+	b.want("stop accept")
+	c := made[0].(*Conn)
+	c.Abort()
+	b.turn(b.closed(c))
+	b.turn()
+	if len(made) != 2 || b.called("listen") {
+		t.Fatalf("%d connections, of 2; calls of the driver %q", len(made), b.calls)
+	}
+	b.turn(func() { b.loop.AcceptStopped(ln) })
+	b.want("listen")
+}
+
+// Connections that were gone before they could be accepted cost no time, unless
+// there is no end of them.
+func TestIgnoredAcceptsGoOnAtOnce(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &notes{} }))
+	b.want("listen")
+	for range 2 { // what is accepted between them begins the count anew
+		for range maxFailures - 1 {
+			b.turn(func() { b.loop.Accepted(ln, -1, syscall.ECONNABORTED) })
+			b.want("listen")
+			if b.loop.Timers() != 0 || ln.starving {
+				t.Fatal("it waits")
+			}
+		}
+		b.turn(func() { b.loop.Accepted(ln, b.fd(), 0) })
+	}
+	for range maxFailures {
+		b.turn(func() { b.loop.Accepted(ln, -1, syscall.ECONNABORTED) })
+	}
+	b.calls = slices.DeleteFunc(b.calls, func(call string) bool { return call != "listen" })
+	if len(b.calls) != maxFailures-1 || b.loop.Timers() != 1 {
+		t.Errorf("after %d failures it was armed %d times, and %d timers are", maxFailures, len(b.calls), b.loop.Timers())
+	}
+	if n := b.loop.count.AcceptIgnored; n != 3*maxFailures-2 {
+		t.Errorf("%d counted", n)
+	}
+}
+
+// A File that cannot be made hands nothing over: the path is the listener's still.
+func TestAFileThatCannotBeMade(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	socket, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	b := newBench(t, couplet.Config{})
+	b.lastFD = 1 << 28 // none that is open
+	ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &notes{} }))
+	ln.listener.path = sock.OwnUnixPath(socket.Addr())
+	if f, err := ln.listener.File(); err == nil {
+		f.Close()
+		t.Fatal("there is a file of a descriptor that is not open")
+	}
+	ln.listener.Close()
+	b.turn()
+	b.turn(func() { b.loop.AcceptStopped(ln) })
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the path is there after the listener's end: %v", err)
 	}
 }
