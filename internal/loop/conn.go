@@ -172,8 +172,7 @@ func (c *Conn) start() {
 	proto, ok := l.build(c)
 	if !ok {
 		l.count.Refused++
-		c.set().reason = net.ErrClosed
-		c.close()
+		c.close() // nobody asks for the reason
 		return
 	}
 	c.proto = proto

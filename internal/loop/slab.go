@@ -77,9 +77,6 @@ func (s *slab) put(c *Conn) bool {
 	s.free = s.free[:len(s.free)-1]
 	e := s.at(c.slot)
 	e.conn = c
-	if h := e.handled.Load(); h != nil {
-		h.queued.Store(0)
-	}
 	c.generation = e.generation.Load()
 	return true
 }
