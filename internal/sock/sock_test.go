@@ -464,6 +464,15 @@ func TestAdoptedListener(t *testing.T) {
 	if _, _, err := Listen("tcp", "", options(t, couplet.FromFile(plain)), 1); err == nil {
 		t.Error("a file that is no socket was adopted")
 	}
+	idle, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := os.NewFile(uintptr(idle), "socket")
+	defer socket.Close()
+	if _, _, err := Listen("tcp", "", options(t, couplet.FromFile(socket)), 1); err == nil {
+		t.Error("a socket that does not listen was adopted")
+	}
 }
 
 func TestAcknowledged(t *testing.T) {
