@@ -243,6 +243,7 @@ func resetAfterFIN(e *Env) {
 // sleepsHalfClosed has connections stay whose peers have closed their half: what is
 // there for good must not keep a loop awake.
 func sleepsHalfClosed(e *Env) {
+	var all []*conn
 	for name, set := range map[string]func(s *conn){
 		"idle":                   func(s *conn) {},
 		"paused from the start":  func(s *conn) { s.onMade = func(t couplet.Transport) { t.PauseReading() } },
@@ -252,6 +253,7 @@ func sleepsHalfClosed(e *Env) {
 		s := e.conn(name)
 		s.half = true
 		set(s)
+		all = append(all, s)
 		p := e.peer(s, 4<<10, couplet.SendBuffer(16<<10))
 		e.send(p, []byte("request"))
 		p.CloseWrite()
@@ -264,6 +266,8 @@ func sleepsHalfClosed(e *Env) {
 		if turns := e.Server.Stats().Turns - before; turns > 1000 {
 			e.Errorf("%s: the loop made %d turns in 50 ms", name, turns)
 		}
+	}
+	for _, s := range all {
 		s.do(func(t couplet.Transport) { t.Abort() })
 		s.lostWith("aborted")
 	}

@@ -66,7 +66,7 @@ func (d *driver) watched(s *conn, e *ring.CQE) {
 		d.ending = append(d.ending, s.key(receiveOp))
 	case e.Res >= 0 && e.Res&broken == 0: // it was for the FIN
 		if last {
-			d.armWatch(s)
+			d.ending = append(d.ending, s.key(watchOp))
 		}
 	default:
 		if errno := d.loop.SocketError(s.c); errno != 0 { // else a send has told it
@@ -97,11 +97,18 @@ func (d *driver) armWatch(s *conn) {
 }
 
 // unlose has receives that still wait, though the end is there, look again: once
-// cancelled they are armed anew. Each time they get further, if not to the end.
+// cancelled they are armed anew. Each time they get further, if not to the end. And it
+// arms the watches that go on. Had it been done while completions were reaped, a
+// queue that overflows would end each watch again.
 func (d *driver) unlose() {
 	for _, k := range d.ending {
-		s := d.conns.At(k.slot())
-		if s.c != nil && s.generation == k.generation() && s.inFlight.has(receiveOp) && !s.cancelling {
+		switch s := d.conns.At(k.slot()); {
+		case s.c == nil || s.generation != k.generation() || s.closing:
+		case s.ended:
+			if !s.inFlight.has(watchOp) {
+				d.armWatch(s)
+			}
+		case s.inFlight.has(receiveOp) && !s.cancelling:
 			s.cancelling = true
 			d.cancel(k)
 		}

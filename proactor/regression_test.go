@@ -3,6 +3,7 @@
 package proactor_test
 
 import (
+	"context"
 	"net"
 	"path/filepath"
 	"testing"
@@ -73,5 +74,74 @@ func TestTheEndBehindManyBuffersWasLost(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// stays lives on when its peer has closed its half.
+type stays struct{ made, readClosed chan couplet.Handle }
+
+func (p stays) ConnectionMade(t couplet.Transport)          { p.made <- t.Handle() }
+func (p stays) DataReceived(couplet.Transport, []byte)      {}
+func (p stays) ReadClosed(t couplet.Transport)              { p.readClosed <- t.Handle() }
+func (p stays) ConnectionLost(_ couplet.Transport, _ error) {}
+
+// Where several peers closed their half at once and the completion queue held few, the
+// watches that follow ended one another: each was armed again while completions were
+// reaped, and overflowed the queue again. The loop never came out of that.
+func TestWatchesThatOverflowTheQueueEndedOneAnother(t *testing.T) {
+	const n = 8
+	for _, tier := range tiers {
+		t.Run(tier.features.Tier(), func(t *testing.T) {
+			e, err := proactor.New(couplet.Config{Features: tier.features, RingEntries: 1, CompletionEntries: 1})
+			if err != nil {
+				t.Skip(err)
+			}
+			defer func() {
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				e.Shutdown(ctx)
+			}()
+			p := stays{make(chan couplet.Handle, n), make(chan couplet.Handle, n)}
+			l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return p }))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var peers []*net.TCPConn
+			for range n {
+				c, err := net.Dial("tcp4", l.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				peers = append(peers, c.(*net.TCPConn))
+				<-p.made
+			}
+			held, closed := make(chan bool), make(chan bool)
+			e.Loops()[0].Post(func() { held <- true; <-closed })
+			<-held
+			for _, c := range peers {
+				c.CloseWrite()
+			}
+			close(closed)
+			deadline := time.After(20 * time.Second)
+			for range n {
+				select {
+				case <-p.readClosed:
+				case <-deadline:
+					t.Fatalf("a peer's end is not told: %+v", e.Stats())
+				}
+			}
+			passed := make(chan bool)
+			before := e.Stats().Turns
+			e.Loops()[0].Post(func() { e.Loops()[0].AfterFunc(50*time.Millisecond, func() { close(passed) }) })
+			select {
+			case <-passed:
+			case <-deadline:
+				t.Fatalf("the loop does not come back: %+v", e.Stats())
+			}
+			if turns := e.Stats().Turns - before; turns > 1000 {
+				t.Errorf("the loop made %d turns in 50 ms", turns)
+			}
+		})
 	}
 }
