@@ -638,8 +638,8 @@ func goexit(e *Env) {
 		if !e.unix() {
 			e.expectReset(ps[1]) // what was cut must not look complete
 		}
-		if n := eng.Stats().Panics; n != 0 {
-			e.Errorf("%d panics", n)
+		if s := eng.Stats(); s.Panics != 0 || s.Held != 0 {
+			e.Errorf("%d panics; %d bytes are held to receive into", s.Panics, s.Held)
 		}
 		if _, err := eng.Shutdown(e.ctx); err == nil {
 			e.Errorf("Shutdown of an engine that failed gives no error")

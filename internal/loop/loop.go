@@ -713,6 +713,7 @@ func (l *Loop) fail(cause error) {
 		d.fail(l.failure)
 	}
 	l.lastPosts()
+	l.count.Held = 0
 	l.publish()
 }
 
