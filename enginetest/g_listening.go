@@ -298,6 +298,9 @@ func outOfDescriptors(e *Env) {
 	if used, wall := cpuTime()-cpu, time.Since(start); used > wall/2 {
 		e.Errorf("out of descriptors, the process used %v of %v", used, wall)
 	}
+	if n := e.Server.Stats().AcceptErrors; n > 30 { // where the wait doubles, up to a second
+		e.Errorf("out of descriptors, accept failed %d times in %v", n, time.Since(start))
+	}
 	had := accepted.Load()
 	if had == 0 || had >= n {
 		e.Fatalf("%d of %d connections were accepted within a limit of 10 descriptors", had, n)

@@ -91,6 +91,25 @@ func timerOrder(e *Env) {
 	recv(e, done, "fifth call of Every")
 	e.pass(l, 3*period)
 
+	// Reset gives it another period.
+	done = make(chan struct{})
+	e.on(l, func() {
+		start, n := l.Now(), 0
+		t := l.Every(time.Hour, func() {
+			if n++; l.Now().Sub(start) < time.Duration(n)*period {
+				e.Errorf("call %d of an Every that was Reset came after %v", n, l.Now().Sub(start))
+			}
+			if n == 3 {
+				close(done)
+			}
+		})
+		if !t.Reset(period) {
+			e.Errorf("Reset of an Every says that it was not pending")
+		}
+		e.cleanup(func() { l.Post(func() { t.Stop() }) })
+	})
+	recv(e, done, "third call of an Every that was Reset")
+
 	// Held up, it tells how many calls it skips.
 	done = make(chan struct{})
 	e.on(l, func() {
@@ -245,6 +264,46 @@ func stopTimer(e *Env) {
 		e.settle(s.loop)
 		p.Reset()
 		s.waitLost()
+	}
+
+	// So do those that are left when others have fired, were stopped or were Reset.
+	for i := range 3 {
+		s := e.conn(fmt.Sprintf("server that stopped timer %d", i))
+		p := e.peer(s, 0)
+		again := make(chan struct{})
+		s.do(func(t couplet.Transport) {
+			ended := false
+			late := func() {
+				if ended {
+					e.Errorf("%s: a timer fired after the connection's end", s.name)
+				}
+			}
+			var ts [3]couplet.Timer
+			for i := range ts {
+				ts[i] = t.AfterFunc(settleTime/2, late)
+			}
+			ts[i].Stop()
+			ts[(i+1)%3].Reset(settleTime / 2)
+			ts[i].Reset(settleTime / 2)
+			ts[i].Stop()
+			n := 0
+			var twice couplet.Timer
+			twice = t.AfterFunc(0, func() {
+				if n++; n == 1 {
+					t.AfterFunc(settleTime/2, late)
+					twice.Reset(0)
+					return
+				}
+				t.AfterFunc(settleTime/2, late)
+				t.Abort()
+				ended = true
+				close(again)
+			})
+		})
+		recv(e, again, "timer that was Reset when it had fired")
+		s.lostWith("aborted")
+		e.settle(s.loop)
+		p.Close()
 	}
 }
 

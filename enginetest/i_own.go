@@ -24,8 +24,7 @@ var ownCases = []Case{
 	{ID: 103, Name: "IdleTimeout ends what is idle", Run: idleTimeout},
 	{ID: 104, Name: "FlushTimeout ends what makes no progress", Run: flushTimeout},
 	{ID: 105, Name: "MaxConns leaves the rest in the backlog", Run: maxConns},
-	{ID: 120, Name: "who waits for a place is reset when the listener closes", Needs: NeedsTCP, Run: waitersAreReset},
-	{ID: 106, Name: "a listener is handed over by File", Needs: NeedsSockets | NeedsTCP, Run: handOver},
+	{ID: 106, Name: "a listener is handed over by File", Needs: NeedsSockets, Run: handOver},
 	{ID: 107, Name: "Go comes back to the loop", Needs: NeedsOne, Run: goWork},
 	{ID: 108, Name: "several loops share the connections", Needs: NeedsSockets, Run: severalLoops},
 	{ID: 109, Name: "arguments that cannot be right are refused", Needs: NeedsOne, Run: badArguments},
@@ -37,6 +36,7 @@ var ownCases = []Case{
 		Config: couplet.Config{BytesPerTurn: 16 << 10, RingBuffers: 64, RingBufferSize: 4 << 10}, Run: fairShare},
 	{ID: 115, Name: "once sending has failed nothing is taken, and a pause ends it", Needs: NeedsTCP, Run: sendingFailed},
 	{ID: 118, Name: "Shutdown gives up on a callback that does not return", Needs: NeedsSockets | NeedsTCP | NeedsOne | NeedsTime, Run: shutdownGivesUp},
+	{ID: 120, Name: "who waits for a place is reset when the listener closes", Needs: NeedsTCP, Run: waitersAreReset},
 }
 
 func handles(e *Env) {
@@ -402,6 +402,11 @@ func handOver(e *Env) {
 	// The file keeps the socket listening: who comes now waits for the heir.
 	p := e.dialPeer(l.Addr(), 0)
 	e.send(p, []byte("patience"))
+	before := e.Server.Stats().Turns
+	e.settle(e.Server.Loops()[0])
+	if turns := e.Server.Stats().Turns - before; turns > 100 {
+		e.Errorf("with a connection that waits for the heir the loop made %d turns", turns)
+	}
 	heir := e.newEngine(couplet.Config{})
 	l2, err := heir.Listen(e.network, "not used", e.echoes(), couplet.FromFile(f))
 	e.check(err, "Listen with FromFile")
@@ -484,6 +489,40 @@ func goWork(e *Env) {
 	if !ended.Load() || !told.Load() {
 		e.Errorf("after Shutdown the work ended: %v, done was called: %v", ended.Load(), told.Load())
 	}
+	// However long that takes, up to the deadline of Shutdown.
+	eng = e.newEngine(couplet.Config{})
+	started, told = make(chan struct{}), atomic.Bool{}
+	eng.Loops()[0].Go(func(ctx context.Context) error {
+		close(started)
+		<-ctx.Done()
+		e.turns(eng.Loops()[0], 3)
+		return nil
+	}, func(error) { told.Store(true) })
+	recv(e, started, "start of work")
+	_, err = eng.Shutdown(e.ctx)
+	e.check(err, "Shutdown")
+	if !told.Load() {
+		e.Errorf("Shutdown did not wait for the work")
+	}
+	eng = e.newEngine(couplet.Config{})
+	started, release := make(chan struct{}), make(chan struct{})
+	eng.Loops()[0].Go(func(context.Context) error {
+		close(started)
+		<-release
+		return nil
+	}, func(error) { e.Errorf("done was called after the deadline of Shutdown") })
+	recv(e, started, "start of work")
+	ctx, cancel := context.WithCancel(e.ctx)
+	cancel()
+	if _, err := eng.Shutdown(ctx); err != nil {
+		e.Errorf("Shutdown, with work that takes longer, answers %v", err)
+	}
+	select {
+	case <-eng.Done():
+	default:
+		e.Errorf("Shutdown has left an engine whose work takes longer")
+	}
+	close(release)
 }
 
 func severalLoops(e *Env) {
@@ -559,6 +598,10 @@ func badArguments(e *Env) {
 	other := e.newEngine(couplet.Config{})
 	if err := e.Client.Dial(e.ctx, e.network, e.refuse(), f, couplet.OnLoop(other.Loops()[0])); err == nil {
 		e.Errorf("Dial takes another engine's loop")
+	}
+	strange := struct{ couplet.Loop }{e.Client.Loops()[0]}
+	if err := e.Client.Dial(e.ctx, e.network, e.refuse(), f, couplet.OnLoop(strange)); err == nil {
+		e.Errorf("Dial takes a loop that is no engine's")
 	}
 	if l, err := e.Server.Listen("carrier pigeon", "coop", f); err == nil {
 		l.Close()
@@ -677,6 +720,9 @@ func statsAddUp(e *Env) {
 	if now := e.Server.Stats(); now.Receives <= before.Receives || now.Sends <= before.Sends || now.Turns <= before.Turns {
 		e.Errorf("after some work the counters say %+v", now)
 	}
+	timers := e.Server.Stats().Timers
+	e.pass(s.loop, 0)
+	e.until("a timer that fired is counted", func() bool { return e.Server.Stats().Timers == timers+1 })
 	p.Close()
 	s.lostWith("eof")
 	refused := e.dialPeer(l.Addr(), 0)
