@@ -4,8 +4,10 @@ package proactor_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -141,6 +143,60 @@ func TestWatchesThatOverflowTheQueueEndedOneAnother(t *testing.T) {
 			}
 			if turns := e.Stats().Turns - before; turns > 1000 {
 				t.Errorf("the loop made %d turns in 50 ms", turns)
+			}
+		})
+	}
+}
+
+// half is late that goes on after its peer's FIN.
+type half struct {
+	late
+	ended chan struct{}
+}
+
+func (p *half) ReadClosed(couplet.Transport) { close(p.ended) }
+
+// TestAResetBehindAnEndThatWasLost has the watch find an end that the receive had lost:
+// from then on another one must look out for a reset.
+func TestAResetBehindAnEndThatWasLost(t *testing.T) {
+	for _, tier := range tiers {
+		t.Run(tier.features.Tier(), func(t *testing.T) {
+			e, err := proactor.New(couplet.Config{Features: tier.features, RingBuffers: 64, RingBufferSize: 1024})
+			if err != nil {
+				t.Skip(err)
+			}
+			defer e.Shutdown(t.Context())
+			p := &half{late{made: make(chan couplet.Handle, 1), lost: make(chan error, 1)}, make(chan struct{})}
+			l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return p }))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := net.Dial("tcp4", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			h := <-p.made
+			if _, err := c.Write(make([]byte, 45<<10)); err != nil {
+				t.Fatal(err)
+			}
+			c.(*net.TCPConn).CloseWrite()
+			h.Post(func(t couplet.Transport) { t.ResumeReading() })
+			select {
+			case <-p.ended:
+			case <-time.After(10 * time.Second):
+				t.Fatal("no end of the stream")
+			}
+			c.(*net.TCPConn).SetLinger(0)
+			c.Close()
+			select {
+			case why := <-p.lost:
+				if !errors.Is(why, syscall.ECONNRESET) {
+					t.Errorf("the reason is %v", why)
+				}
+			case <-time.After(10 * time.Second):
+				t.Error("the reset was not told")
+				h.Abort()
 			}
 		})
 	}
