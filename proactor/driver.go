@@ -213,7 +213,8 @@ func (d *driver) start(s *conn, k kind) *ring.SQE {
 	return d.entry(s.key(k))
 }
 
-// entry is the next submission entry. A full queue is submitted first.
+// entry is the next submission entry. A full queue is submitted first. Where the kernel
+// takes nothing of it for a thousand times the shortage, the ring has failed.
 func (d *driver) entry(k key) *ring.SQE {
 	for range 1000 {
 		if e := d.ring.SQE(); e != nil {
@@ -247,10 +248,16 @@ func (d *driver) entering() {
 	}
 }
 
+// shortage is for how long a kernel is left alone that had no memory for an entry.
+const shortage = time.Millisecond
+
 // submitted takes note of what the kernel has taken.
 func (d *driver) submitted() {
 	if d.ring.Queued() == 0 {
 		d.gathered = 0
+	}
+	if d.ring.Short() {
+		time.Sleep(shortage)
 	}
 	n := d.ring.Enters()
 	d.loop.Count().Crossings += int64(n - d.enters)

@@ -76,3 +76,49 @@ func TestSystemCallsAreTheEnginesOwn(t *testing.T) {
 		})
 	}
 }
+
+// While the kernel had no memory for entries, a loop of io_uring asked for nothing else,
+// and gave up after a thousand times, which took a millisecond or two.
+func TestAKernelWithoutMemoryIsLeftAlone(t *testing.T) {
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip("strace is not installed")
+	}
+	if o := couple(t, "doctor"); !regexp.MustCompile(`uring works`).MatchString(o.stdout) {
+		t.Skip("io_uring does not work here")
+	}
+	log := filepath.Join(t.TempDir(), "calls")
+	s := serveCmd(t, exec.Command("strace", "-f", "-ttt", "-o", log, "-e", "trace=io_uring_enter",
+		"-e", "inject=io_uring_enter:error=EAGAIN:when=20..220", binary, "serve", "echo", "--engine", "uring"))
+	c := s.dial()
+	for range 40 {
+		io.WriteString(c, "ping")
+		if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	made, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var at []float64
+	thread := 0
+	for line := range strings.Lines(string(made)) {
+		if fields := strings.Fields(line); strings.Contains(line, "INJECTED") && len(fields) > 1 {
+			thread, _ = strconv.Atoi(fields[0])
+			seconds, _ := strconv.ParseFloat(fields[1], 64)
+			at = append(at, seconds)
+		}
+	}
+	if len(at) < 100 {
+		t.Fatalf("%d calls were told EAGAIN", len(at))
+	}
+	if took := at[len(at)-1] - at[0]; took < float64(len(at)-1)/1000 {
+		t.Errorf("%d calls in %.0f ms", len(at), 1000*took)
+	}
+	if err := syscall.Kill(thread, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if status := s.end(); status != 0 {
+		t.Errorf("exit status %d: %s", status, s.stderr.text())
+	}
+}

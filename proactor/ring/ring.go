@@ -26,6 +26,7 @@ type Config struct {
 type Ring struct {
 	b      binding
 	wait   *waitArgs
+	short  bool // the last call found no memory
 	closed bool
 }
 
@@ -126,14 +127,14 @@ func (r *Ring) Submit() error {
 	if r.b.queued() == 0 {
 		return nil
 	}
-	return enterError(r.b.submit())
+	return r.entered(r.b.submit())
 }
 
 // Poll submits, runs the completion work that the kernel deferred to this thread, and flushes
 // overflowed completions into the queue. It always enters the kernel once, never waits, and holds
 // the P while it runs. Nil as for Submit.
 func (r *Ring) Poll() error {
-	return enterError(r.b.poll())
+	return r.entered(r.b.poll())
 }
 
 // Wait submits and waits until min completions (0 counts as 1) are unreaped or d has passed; a
@@ -149,8 +150,12 @@ func (r *Ring) Wait(d time.Duration, min uint32) error {
 	r.wait.set(d)
 	errno := r.b.waitFor(min, r.wait)
 	runtime.KeepAlive(r) // and with it r.wait, which the kernel knows by number
-	return enterError(errno)
+	return r.entered(errno)
 }
+
+// Short reports whether the kernel had no memory for what the last Submit, Poll or Wait was to
+// do: to call again at once would find none again.
+func (r *Ring) Short() bool { return r.short }
 
 // Ready is the number of completions to reap.
 func (r *Ring) Ready() uint32 { return r.b.ready() }
@@ -210,8 +215,9 @@ func (r *Ring) Close() error {
 	return nil
 }
 
-// enterError drops the errnos after which the caller simply looks at the clock and at the queue.
-func enterError(errno syscall.Errno) error {
+// entered drops the errnos after which the caller simply looks at the clock and at the queue.
+func (r *Ring) entered(errno syscall.Errno) error {
+	r.short = errno == syscall.EAGAIN
 	switch errno {
 	case 0, syscall.ETIME, syscall.EINTR, syscall.EAGAIN, syscall.EBUSY:
 		return nil
