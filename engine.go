@@ -93,9 +93,9 @@ type Listener interface {
 	Closed() <-chan struct{}
 
 	// File is a duplicate of the listening descriptor, to hand to a successor
-	// process (see FromFile). The caller closes it. The path of a unix listener is
-	// the successor's from then on: Close does not remove it. Of a listener that is
-	// closed the error is net.ErrClosed.
+	// process (see FromFile). The caller closes it. The path of a unix listener stays
+	// from then on: neither Close nor the successor's removes it, and a Listen that finds
+	// nobody there replaces it. Of a listener that is closed the error is net.ErrClosed.
 	// A TCP listener that has a socket for each loop (see ReusePort) hands over one
 	// of them, and connections that wait in the backlogs of the others are reset when
 	// it closes: to lose none, spread by RoundRobin or LeastConnections.

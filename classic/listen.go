@@ -109,7 +109,7 @@ func (l *listener) open(network, address string) error {
 	}
 	if u, ok := ln.(interface{ SetUnlinkOnClose(bool) }); ok && network == "unix" {
 		u.SetUnlinkOnClose(false) // ours to do: the path may have a new owner by then
-		if name := ln.Addr().String(); name != "" && name[0] != '@' {
+		if name := ln.Addr().String(); name != "" && name[0] != '@' && l.o.File == nil {
 			l.path = name
 			l.bound, _ = os.Lstat(name)
 		}
@@ -174,8 +174,7 @@ func (l *listener) Close() error {
 // Closed is closed once the address is free.
 func (l *listener) Closed() <-chan struct{} { return l.done }
 
-// File is a duplicate of the socket. A unix path belongs to whoever gets it
-// from then on: Close does not remove it any more.
+// File is a duplicate of the socket. Close does not remove a unix path any more.
 func (l *listener) File() (*os.File, error) {
 	f, err := duplicate(l.ln, l.Addr().String())
 	if err == nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -416,6 +417,11 @@ func handOver(e *Env) {
 	}
 	e.expect(p, "patience")
 	e.talk(l2.Addr())
+	l2.Close()
+	recv(e, l2.Closed(), "end of the heir")
+	if e.unix() {
+		e.check(os.Remove(l.Addr().String()), "a path that no listener bound is not a listener's to remove; it")
+	}
 }
 
 func goWork(e *Env) {

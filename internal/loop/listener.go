@@ -108,7 +108,7 @@ func (n *listener) File() (*os.File, error) {
 	}
 	f, err := sock.File(fd, n.addr.String())
 	if err == nil {
-		n.path = sock.UnixPath{} // the successor's from now on
+		n.path = sock.UnixPath{} // whoever gets f may serve it for longer than we do
 	}
 	return f, err
 }
