@@ -16,7 +16,7 @@
 // The kernel works on what it was given until it says that it is done, so
 // everything here is a question of who holds what, and until when:
 //
-//   - A connection's operations (at most one each of receive, watch, send, connect) are
+//   - A connection's operations (at most one each of receive, watch, send, room, connect) are
 //     in conn.inFlight from the entry that starts them to their last completion,
 //     the one without CQEFMore. The descriptor is closed only when that is
 //     empty, after everything was cancelled; only then is Closed reported and

@@ -84,7 +84,7 @@ type driver struct {
 	reports []key    // connections that closed at once, to be reported in the next Wait
 	buffers *buffers // that the kernel receives into
 	starved []key    // whose receive found no buffer
-	ending  []key    // whose watch has seen the end
+	renewed []key    // operations to be armed anew once everything is reaped
 
 	gathers  []*gather // of sends queued since the last enter
 	gathered int       // how many of them are in use
@@ -110,6 +110,7 @@ type conn struct {
 	cancelling bool       // the receive in flight is being cancelled
 	ended      bool       // the peer's FIN came; the watch is for errors
 	copies     bool       // sending without a copy was refused
+	room       room       // for what is sent, where the kernel does not wait for it
 	closing    bool
 	how        loop.CloseMode
 	size       int32 // of the send in flight
@@ -128,20 +129,21 @@ type key uint64
 type kind uint8
 
 const (
-	wakeOp kind = iota
-	acceptOp
-	connectOp
+	connectOp kind = iota
 	receiveOp
 	sendOp
-	cancelOp
-	watchOp
 	zeroCopyOp // a send; its key has the place of the loan for a slot
+	watchOp
+	roomOp
+	wakeOp
+	acceptOp
+	cancelOp
 )
 
 // names are the kinds' in a trace.
-var names = [...]string{"read wake-ups", "accept multishot", "connect", "recv multishot", "send", "cancel", "poll for the end", "send without a copy"}
+var names = [...]string{"connect", "recv multishot", "send", "send without a copy", "poll for the end", "poll for room", "read wake-ups", "accept multishot", "cancel"}
 
-// operations is a set of kinds.
+// operations is a set of kinds of a connection.
 type operations uint8
 
 func (o operations) has(k kind) bool { return o&(1<<k) != 0 }

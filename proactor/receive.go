@@ -63,10 +63,10 @@ func (d *driver) watched(s *conn, e *ring.CQE) {
 	switch {
 	case last && d.landed(s, watchOp), s.closing:
 	case !s.ended:
-		d.ending = append(d.ending, s.key(receiveOp))
+		d.renewed = append(d.renewed, s.key(receiveOp))
 	case e.Res >= 0 && e.Res&broken == 0: // it was for the FIN
 		if last {
-			d.ending = append(d.ending, s.key(watchOp))
+			d.renewed = append(d.renewed, s.key(watchOp))
 		}
 	default:
 		if errno := d.loop.SocketError(s.c); errno != 0 { // else a send has told it
@@ -96,24 +96,30 @@ func (d *driver) armWatch(s *conn) {
 	d.queued(watchOp, -1)
 }
 
-// unlose has receives that still wait, though the end is there, look again: once
+// renew has receives that still wait, though the end is there, look again: once
 // cancelled they are armed anew. Each time they get further, if not to the end. And it
-// arms the watches that go on. Had it been done while completions were reaped, a
-// queue that overflows would end each watch again.
-func (d *driver) unlose() {
-	for _, k := range d.ending {
-		switch s := d.conns.At(k.slot()); {
-		case s.c == nil || s.generation != k.generation() || s.closing:
-		case s.ended:
-			if !s.inFlight.has(watchOp) {
-				d.armWatch(s)
+// arms the polls that go on. Had it been done while completions were reaped, a
+// queue that overflows would end each of them again.
+func (d *driver) renew() {
+	for _, k := range d.renewed {
+		s := d.conns.At(k.slot())
+		if s.c == nil || s.generation != k.generation() || s.closing {
+			continue
+		}
+		switch in := s.inFlight.has(k.kind()); {
+		case k.kind() == receiveOp:
+			if in && !s.cancelling {
+				s.cancelling = true
+				d.cancel(k)
 			}
-		case s.inFlight.has(receiveOp) && !s.cancelling:
-			s.cancelling = true
-			d.cancel(k)
+		case in:
+		case k.kind() == watchOp:
+			d.armWatch(s)
+		case k.kind() == roomOp:
+			d.armRoom(s)
 		}
 	}
-	d.ending = d.ending[:0]
+	d.renewed = d.renewed[:0]
 }
 
 // received is a completion of a receive; s is nil if the connection is gone.

@@ -5,6 +5,7 @@ package proactor_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"path/filepath"
 	"syscall"
@@ -199,5 +200,81 @@ func TestAResetBehindAnEndThatWasLost(t *testing.T) {
 				h.Abort()
 			}
 		})
+	}
+}
+
+// answers writes a lot to whoever connects.
+type answers struct {
+	paused bool
+	handle chan couplet.Handle
+}
+
+const aLot = 8 << 20
+
+func (p answers) ConnectionMade(t couplet.Transport) {
+	if p.paused {
+		t.PauseReading()
+	}
+	t.Write(make([]byte, aLot))
+	p.handle <- t.Handle()
+}
+
+func (p answers) DataReceived(couplet.Transport, []byte)      {}
+func (p answers) ConnectionLost(_ couplet.Transport, _ error) {}
+
+type answersOn struct{ answers }
+
+func (p answersOn) ReadClosed(couplet.Transport) {}
+
+// A send waits in the kernel by a poll, to which the kernel adds RDHUP: behind a peer's FIN
+// that poll is over at once. So a peer that closed its half and did not read kept the
+// kernel busy, for a sixth of a CPU each.
+func TestASendBehindThePeersEndSpun(t *testing.T) {
+	for _, tier := range tiers {
+		for _, network := range []string{"tcp4", "unix"} {
+			for name, protocol := range map[string]func(answers) couplet.Protocol{
+				"goes on":  func(a answers) couplet.Protocol { return answersOn{a} },
+				"flushing": func(a answers) couplet.Protocol { return a },
+				"paused":   func(a answers) couplet.Protocol { a.paused = true; return a },
+			} {
+				t.Run(tier.features.Tier()+"/"+network+"/"+name, func(t *testing.T) {
+					e, err := proactor.New(couplet.Config{Features: tier.features})
+					if err != nil {
+						t.Skip(err)
+					}
+					ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+					defer cancel()
+					defer e.Shutdown(ctx)
+					address := "127.0.0.1:0"
+					if network == "unix" {
+						address = filepath.Join(t.TempDir(), "s")
+					}
+					a := answers{handle: make(chan couplet.Handle, 1)}
+					l, err := e.Listen(network, address, couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return protocol(a) }),
+						couplet.SendBuffer(512<<10))
+					if err != nil {
+						t.Fatal(err)
+					}
+					c, err := net.Dial(network, l.Addr().String())
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer c.Close()
+					h := <-a.handle
+					c.(interface{ CloseWrite() error }).CloseWrite()
+					for turns := int64(-1); turns != e.Stats().Turns; {
+						if turns = e.Stats().Turns; ctx.Err() != nil {
+							t.Fatalf("the loop does not sleep: %+v", e.Stats())
+						}
+						time.Sleep(20 * time.Millisecond)
+					}
+					c.SetReadDeadline(time.Now().Add(20 * time.Second))
+					if n, err := io.CopyN(io.Discard, c, aLot); err != nil {
+						t.Errorf("%v behind %d bytes: %+v", err, n, e.Stats())
+					}
+					h.Abort()
+				})
+			}
+		}
 	}
 }

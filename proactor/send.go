@@ -21,9 +21,13 @@ type gather struct {
 }
 
 // sendFlags: WAITALL has the kernel go on by itself until all was taken. Not on a unix
-// socket: nothing but the reports of sends tells there that the peer takes data.
-func sendFlags(c *loop.Conn) uint32 {
-	if c.Unix() {
+// socket: nothing but the reports of sends tells there that the peer takes data. Behind
+// the peer's FIN the kernel is not to wait at all: see room.
+func (s *conn) sendFlags() uint32 {
+	switch {
+	case s.ended || s.inFlight.has(roomOp):
+		return unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT
+	case s.c.Unix():
 		return unix.MSG_NOSIGNAL
 	}
 	return unix.MSG_NOSIGNAL | unix.MSG_WAITALL
@@ -33,6 +37,7 @@ func sendFlags(c *loop.Conn) uint32 {
 // be gathered behind it. The kernel waits by itself until the socket takes it.
 func (d *driver) Send(c *loop.Conn) {
 	s := d.of(c)
+	s.room = unknown
 	head := c.Head()
 	if d.zeroCopy && d.lend(s, head) {
 		return
@@ -41,7 +46,7 @@ func (d *driver) Send(c *loop.Conn) {
 	if b := head.Bytes(); head.Next() == nil || len(b) >= loop.MaxSend {
 		b = b[:min(len(b), loop.MaxSend)]
 		s.size = int32(len(b))
-		e.Send(c.FD(), unsafe.Pointer(&b[0]), uint32(len(b)), sendFlags(c))
+		e.Send(c.FD(), unsafe.Pointer(&b[0]), uint32(len(b)), s.sendFlags())
 	} else {
 		g := d.nextGather()
 		total, n := 0, 0
@@ -56,7 +61,7 @@ func (d *driver) Send(c *loop.Conn) {
 		g.message.Iov = &g.list[0]
 		g.message.SetIovlen(n)
 		s.size = int32(total)
-		e.SendMsg(c.FD(), &g.message, sendFlags(c))
+		e.SendMsg(c.FD(), &g.message, s.sendFlags())
 	}
 	d.queued(sendOp, int(s.size))
 }
@@ -75,14 +80,64 @@ func (d *driver) sent(s *conn, k kind, e *ring.CQE) {
 	if d.landed(s, k) {
 		return
 	}
-	if e.Res < 0 {
-		d.loop.Sent(s.c, 0, syscall.Errno(-e.Res))
+	if errno := syscall.Errno(-min(e.Res, 0)); errno == syscall.EAGAIN {
+		d.full(s)
+		return
+	} else if errno != 0 {
+		d.loop.Sent(s.c, 0, errno)
 		return
 	}
 	if e.Res < s.size {
 		d.loop.Count().ShortSends++
 	}
 	d.loop.Sent(s.c, int(e.Res), 0)
+}
+
+// room is what is known of the room for a send.
+//
+// The kernel waits for it by a poll of its own, to which it adds RDHUP: behind the
+// peer's FIN that is over at once, each time, and after some 128 times the send ends with
+// EAGAIN. From then on a connection has a multishot poll, which tells of changes, and
+// its sends do not wait. To the loop a send that found no room is still in flight.
+type room uint8
+
+const (
+	unknown room = iota // since the send was queued
+	wanted              // the send found none
+	found               // the poll has told of some, and the send not yet of none
+)
+
+// full goes on with a send that found no room.
+func (d *driver) full(s *conn) {
+	if s.room == found {
+		d.Send(s.c)
+		return
+	}
+	s.room = wanted
+	if !s.inFlight.has(roomOp) {
+		d.renewed = append(d.renewed, s.key(roomOp))
+	}
+}
+
+func (d *driver) armRoom(s *conn) {
+	d.start(s, roomOp).PollMultishot(s.c.FD(), unix.POLLOUT)
+	d.queued(roomOp, -1)
+}
+
+// roomed is a completion of the poll for room.
+func (d *driver) roomed(s *conn, e *ring.CQE) {
+	last := e.Flags&ring.CQEFMore == 0
+	switch {
+	case last && d.landed(s, roomOp), s.closing:
+	case e.Res > 0 && e.Res&(unix.POLLOUT|broken) != 0:
+		if s.room == wanted {
+			d.Send(s.c)
+		} else {
+			s.room = found
+		}
+	case last && s.room == wanted:
+		d.renewed = append(d.renewed, s.key(roomOp))
+	}
 }
 
 // CloseWrite implements loop.Driver, by a plain call: through the ring it would

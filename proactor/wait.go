@@ -25,7 +25,7 @@ func (d *driver) Wait(limit time.Duration) error {
 	d.reap()
 	d.inWait = false
 	d.feed()
-	d.unlose()
+	d.renew()
 	return d.err
 }
 
@@ -114,6 +114,10 @@ func (d *driver) completed(e *ring.CQE) {
 	case watchOp:
 		if s := d.known(k); s != nil {
 			d.watched(s, e)
+		}
+	case roomOp:
+		if s := d.known(k); s != nil {
+			d.roomed(s, e)
 		}
 	case connectOp:
 		if s := d.known(k); s != nil {

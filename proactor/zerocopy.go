@@ -45,7 +45,7 @@ func (d *driver) lend(s *conn, head *loop.Segment) bool {
 	d.loans[i] = loan{buffer: head.Shared().Retain(), conn: s.key(zeroCopyOp)}
 	s.inFlight |= 1 << zeroCopyOp
 	s.size = int32(len(b))
-	d.entry(newKey(zeroCopyOp, 0, i)).SendZC(s.c.FD(), unsafe.Pointer(&b[0]), uint32(len(b)), sendFlags(s.c))
+	d.entry(newKey(zeroCopyOp, 0, i)).SendZC(s.c.FD(), unsafe.Pointer(&b[0]), uint32(len(b)), s.sendFlags())
 	d.loop.Count().ZeroCopies++
 	d.queued(zeroCopyOp, len(b))
 	return true
