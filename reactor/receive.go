@@ -12,8 +12,9 @@ import (
 )
 
 // memorySize is the receive buffer's size: one for all connections of the loop,
-// since only one is read at a time.
-const memorySize = 64 << 10
+// since only one is read at a time. It is a page more than messages like to have: a
+// read that fills it is followed by another, which finds nothing.
+const memorySize = 68 << 10
 
 var memories = loop.Blocks{Size: memorySize}
 

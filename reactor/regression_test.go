@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -215,5 +216,76 @@ func TestAConnectionThatCannotBeWatchedIsLost(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Errorf("neither served nor lost; %d turns", e.Stats().Turns)
+	}
+}
+
+// unread is a protocol that lets what arrives lie in the socket.
+type unread struct {
+	served   chan<- couplet.Transport
+	received chan<- int
+}
+
+func (p unread) ConnectionMade(t couplet.Transport) {
+	t.PauseReading()
+	p.served <- t
+}
+func (p unread) DataReceived(_ couplet.Transport, data []byte) { p.received <- len(data) }
+func (unread) ConnectionLost(couplet.Transport, error)         {}
+
+// A message of 64 KiB just filled what is received into, and a read that fills it is
+// followed by another: each such message cost a call that found nothing.
+func TestAMessageOf64KiBIsReadByOneCall(t *testing.T) {
+	e, err := New(couplet.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		e.Stop()
+		<-e.Done()
+	}()
+	const size = 64 << 10
+	served, received := make(chan couplet.Transport, 1), make(chan int, size)
+	l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return unread{served, received} }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	deadline := time.Now().Add(20 * time.Second)
+	c.SetDeadline(deadline)
+	if _, err := c.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	tr := <-served
+	var reads []int
+	e.Loops()[0].(*loop.Loop).TraceTo(func(_ time.Time, layer, what string, n int, _ string) {
+		if layer == string(loop.Call) && what == "recvfrom" {
+			reads = append(reads, n)
+		}
+	})
+	resumed := make(chan error, 1)
+	e.Loops()[0].Post(func() {
+		rc, err := tr.SyscallConn()
+		for there := 0; err == nil && there < size; {
+			if time.Now().After(deadline) {
+				err = os.ErrDeadlineExceeded
+				break
+			}
+			rc.Control(func(fd uintptr) { there, err = unix.IoctlGetInt(int(fd), unix.SIOCINQ) })
+		}
+		tr.ResumeReading()
+		resumed <- err
+	})
+	if err := <-resumed; err != nil {
+		t.Fatal(err)
+	}
+	<-received
+	traced := make(chan []int, 1)
+	e.Loops()[0].Post(func() { traced <- reads })
+	if reads := <-traced; !slices.Equal(reads, []int{size}) {
+		t.Errorf("the calls received %d", reads)
 	}
 }
