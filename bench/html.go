@@ -558,6 +558,9 @@ func (m Manifest) rows() [][2]string {
 		row("server's machine", "%s, %s", m.Host, m.Program)
 		row("generator's machine", "%s, %s, %s, %s, virtual: %v; %s, %s", g.Host, g.Kernel, g.CPU, plural(g.CPUs, "CPU"), g.Virtual, g.Go, g.Program)
 	}
+	if m.Steered != "" {
+		row("loopback received", "on the CPUs of the mask %s, not on the sender's", m.Steered)
+	}
 	row("kernel", "%s", m.Kernel)
 	row("CPU", "%s", m.CPU)
 	row("CPUs", "%d, virtual: %v", m.CPUs, m.Virtual)

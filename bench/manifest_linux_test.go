@@ -79,6 +79,40 @@ func TestTheCommitIsTheProgramsOwn(t *testing.T) {
 }
 
 // Of an agent on the same machine the page said that it was over a network.
+// Where loopback is steered a server is not charged for its client's half, and no report
+// said so.
+func TestAManifestTellsWhereLoopbackIsSteered(t *testing.T) {
+	dir := t.TempDir()
+	queue := func(name, mask string) {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name, "rps_cpus"), []byte(mask+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ first, second, want string }{
+		{"0", "0", ""}, {"00000000,00000000", "0", ""}, {"2", "0", "2"}, {"0", "1,00000000", "1,00000000"},
+	} {
+		queue("rx-0", c.first)
+		queue("rx-1", c.second)
+		if got := steered(dir); got != c.want {
+			t.Errorf("of %q and %q: %q, want %q", c.first, c.second, got, c.want)
+		}
+	}
+	if got := steered(t.TempDir()); got != "" {
+		t.Errorf("without queues: %q", got)
+	}
+	r := Result{Manifest: Manifest{Steered: "2"}}
+	var text strings.Builder
+	if err := r.WriteTable(&text); err != nil || !strings.Contains(text.String(), "Steered: ") {
+		t.Errorf("%v, the table:\n%s", err, &text)
+	}
+	if r.Manifest.conditions()["loopback received"] == (Manifest{}).conditions()["loopback received"] {
+		t.Error("a comparison does not tell")
+	}
+}
+
 func TestOneMachineIsNoNetwork(t *testing.T) {
 	for one, want := range map[bool]int{true: 0, false: 1} {
 		r := &Result{Manifest: Manifest{Network: &Network{Server: "127.0.0.1", Generator: "127.0.0.1", OneMachine: one}}}

@@ -78,6 +78,9 @@ func (r *Result) WriteTable(out io.Writer) error {
 		}
 	}
 	fmt.Fprintln(out)
+	if mask := r.Manifest.Steered; mask != "" {
+		fmt.Fprintf(out, "Steered: what arrived on loopback was processed on the CPUs of the mask %s, not on the sender's.\n", mask)
+	}
 	if text := r.Audited(); text != "" {
 		fmt.Fprintln(out, text)
 	}

@@ -242,6 +242,9 @@ type Manifest struct {
 	Machine
 	// Network tells of two machines; it is nil where all was on one, on loopback.
 	Network *Network `json:"network,omitempty"`
+	// Steered are the CPUs that processed what arrived on loopback, as the mask of
+	// receive packet steering; "" is that of who sent it.
+	Steered string `json:"steered,omitempty"`
 	// GOMAXPROCS is that of every server.
 	GOMAXPROCS int `json:"gomaxprocs"`
 	// ServerCPU and ClientCPU are where server and generator were pinned.
