@@ -105,28 +105,18 @@ const (
 	unknown room = iota // since the send was queued
 	wanted              // the send found none
 	found               // the poll has told of some, and the send not yet of none
-	told                // the send was queued because the poll had told of some
 )
 
-// full goes on with a send that found no room. Where it should have, the kernel is short
-// of memory, and tells of room each time: the loop sends again in a while.
+// full goes on with a send that found no room.
 func (d *driver) full(s *conn) {
-	switch s.room {
-	case found:
-		d.resend(s)
-	case told:
-		d.loop.Sent(s.c, 0, syscall.EAGAIN)
-	default:
-		s.room = wanted
-		if !s.inFlight.has(roomOp) {
-			d.renewed = append(d.renewed, s.key(roomOp))
-		}
+	if s.room == found {
+		d.Send(s.c)
+		return
 	}
-}
-
-func (d *driver) resend(s *conn) {
-	d.Send(s.c)
-	s.room = told
+	s.room = wanted
+	if !s.inFlight.has(roomOp) {
+		d.renewed = append(d.renewed, s.key(roomOp))
+	}
 }
 
 func (d *driver) armRoom(s *conn) {
@@ -140,10 +130,9 @@ func (d *driver) roomed(s *conn, e *ring.CQE) {
 	switch {
 	case last && d.landed(s, roomOp), s.closing:
 	case e.Res > 0 && e.Res&(unix.POLLOUT|broken) != 0:
-		switch s.room {
-		case wanted:
-			d.resend(s)
-		case unknown:
+		if s.room == wanted {
+			d.Send(s.c)
+		} else {
 			s.room = found
 		}
 	case last && s.room == wanted:
