@@ -4,7 +4,8 @@
 # samples (report.json). It takes about half an hour; nothing else should run on the
 # machine meanwhile. Named parts alone are measured anew: table, steered, loops, evenness,
 # ladder, report. With "write" nothing is, and the files are made anew from the samples.
-# steered sets where loopback receives, which takes root, and puts it back.
+# steered sets where loopback receives, which takes root, and puts it back. The table in the
+# README is by hand: go test ./bench says what it must be.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$(mktemp -d)
