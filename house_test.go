@@ -18,21 +18,22 @@ import (
 // allowed says which packages of the module a package's own code may import,
 // by prefix. Everybody may import couplet itself; tests may import anything.
 var allowed = map[string][]string{
-	"couplet":                  {},
-	"couplet/internal/timers":  {},
-	"couplet/internal/sock":    {},
-	"couplet/internal/loop":    {"couplet/internal/"},
-	"couplet/internal/netpair": {}, // for tests
-	"couplet/proactor/ring":    {},
-	"couplet/proactor":         {"couplet/proactor/ring", "couplet/internal/"},
-	"couplet/reactor":          {"couplet/internal/"},
-	"couplet/classic":          {"couplet/internal/timers", "couplet/internal/sock"},
-	"couplet/engines":          {"couplet/proactor", "couplet/proactor/ring", "couplet/reactor", "couplet/classic"},
-	"couplet/poetry":           {},
-	"couplet/enginetest":       {"couplet/internal/"},
-	"couplet/bench":            {"couplet/engines", "couplet/poetry", "couplet/internal/timers"},
-	"couplet/bench/run":        {"couplet/bench"},
-	"couplet/cmd/couplet":      {"couplet/bench", "couplet/engines", "couplet/poetry"},
+	"couplet":                   {},
+	"couplet/internal/timers":   {},
+	"couplet/internal/sock":     {},
+	"couplet/internal/loop":     {"couplet/internal/"},
+	"couplet/internal/netpair":  {}, // for tests
+	"couplet/internal/testpeer": {}, // for tests
+	"couplet/proactor/ring":     {},
+	"couplet/proactor":          {"couplet/proactor/ring", "couplet/internal/"},
+	"couplet/reactor":           {"couplet/internal/"},
+	"couplet/classic":           {"couplet/internal/timers", "couplet/internal/sock"},
+	"couplet/engines":           {"couplet/proactor", "couplet/proactor/ring", "couplet/reactor", "couplet/classic"},
+	"couplet/poetry":            {},
+	"couplet/enginetest":        {"couplet/internal/"},
+	"couplet/bench":             {"couplet/engines", "couplet/poetry", "couplet/internal/timers"},
+	"couplet/bench/run":         {"couplet/bench"},
+	"couplet/cmd/couplet":       {"couplet/bench", "couplet/engines", "couplet/poetry"},
 }
 
 // goFiles calls f for every Go file of the module that is not a test.

@@ -7,12 +7,12 @@ import (
 	"errors"
 	"io"
 	"net"
-	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 
 	"couplet"
+	"couplet/internal/testpeer"
 	"couplet/proactor"
 )
 
@@ -43,19 +43,8 @@ func TestTheEndBehindManyBuffersWasLost(t *testing.T) {
 					t.Skip(err)
 				}
 				defer e.Shutdown(t.Context())
-				address := "127.0.0.1:0"
-				if network == "unix" {
-					address = filepath.Join(t.TempDir(), "s")
-				}
 				p := &late{made: make(chan couplet.Handle, 1), lost: make(chan error, 1)}
-				l, err := e.Listen(network, address, couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return p }))
-				if err != nil {
-					t.Fatal(err)
-				}
-				c, err := net.Dial(network, l.Addr().String())
-				if err != nil {
-					t.Fatal(err)
-				}
+				_, c := testpeer.Dial(t, e, network, p)
 				h := <-p.made
 				const n = 45 << 10
 				if _, err := c.Write(make([]byte, n)); err != nil {
@@ -168,14 +157,7 @@ func TestAResetBehindAnEndThatWasLost(t *testing.T) {
 			}
 			defer e.Shutdown(t.Context())
 			p := &half{late{made: make(chan couplet.Handle, 1), lost: make(chan error, 1)}, make(chan struct{})}
-			l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return p }))
-			if err != nil {
-				t.Fatal(err)
-			}
-			c, err := net.Dial("tcp4", l.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
+			_, c := testpeer.Dial(t, e, "tcp4", p)
 			defer c.Close()
 			h := <-p.made
 			if _, err := c.Write(make([]byte, 45<<10)); err != nil {
@@ -245,20 +227,8 @@ func TestASendBehindThePeersEndSpun(t *testing.T) {
 					ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 					defer cancel()
 					defer e.Shutdown(ctx)
-					address := "127.0.0.1:0"
-					if network == "unix" {
-						address = filepath.Join(t.TempDir(), "s")
-					}
 					a := answers{handle: make(chan couplet.Handle, 1)}
-					l, err := e.Listen(network, address, couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return protocol(a) }),
-						couplet.SendBuffer(512<<10))
-					if err != nil {
-						t.Fatal(err)
-					}
-					c, err := net.Dial(network, l.Addr().String())
-					if err != nil {
-						t.Fatal(err)
-					}
+					_, c := testpeer.Dial(t, e, network, protocol(a), couplet.SendBuffer(512<<10))
 					defer c.Close()
 					h := <-a.handle
 					c.(interface{ CloseWrite() error }).CloseWrite()

@@ -20,6 +20,7 @@ import (
 
 	"couplet"
 	"couplet/internal/loop"
+	"couplet/internal/testpeer"
 	"couplet/poetry"
 )
 
@@ -123,14 +124,7 @@ func TestAConnectionThatThePollerRefusesEndsAtOnce(t *testing.T) {
 		<-e.Done()
 	}()
 	p := unwatchable{t, make(chan error, 1)}
-	l, err := e.Listen("tcp", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return p }))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, c := testpeer.Dial(t, e, "tcp", p)
 	defer c.Close()
 	select {
 	case reason := <-p.lost:
@@ -186,14 +180,8 @@ func TestAConnectionThatCannotBeWatchedIsLost(t *testing.T) {
 		e.Shutdown(ctx)
 	}()
 	lost := make(chan error, 1)
-	l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return talker{lost} }), couplet.SendBuffer(8192))
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, err := net.Dial("tcp4", l.Addr().String()) // from its first byte on the listener is watched
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, first := testpeer.Dial(t, e, "tcp4", talker{lost}, couplet.SendBuffer(8192))
+	// From its first byte on the listener is watched.
 	if _, err := io.ReadFull(first, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -245,14 +233,7 @@ func TestAMessageOf64KiBIsReadByOneCall(t *testing.T) {
 	}()
 	const size = 64 << 10
 	served, received := make(chan couplet.Transport, 1), make(chan int, size)
-	l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return unread{served, received} }))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := net.Dial("tcp4", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, c := testpeer.Dial(t, e, "tcp4", unread{served, received})
 	defer c.Close()
 	deadline := time.Now().Add(20 * time.Second)
 	c.SetDeadline(deadline)
