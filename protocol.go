@@ -56,7 +56,7 @@ type BufferReceiver interface {
 	// BufferReceived delivers b, which is valid during the call. To keep it,
 	// call b.Retain, and b.Release when done, from any goroutine. b may be
 	// handed to WriteBuffer. Its bytes must not be changed. b is part of a block
-	// of 64 to 68 KiB (or Config.RingBufferSize), which stays in memory as long as
+	// of up to 68 KiB (or Config.RingBufferSize), which stays in memory as long as
 	// any part of it is kept: copy what is little and kept for long.
 	BufferReceived(t Transport, b *Buffer)
 }

@@ -78,7 +78,6 @@ func TestTheCommitIsTheProgramsOwn(t *testing.T) {
 	}
 }
 
-// Of an agent on the same machine the page said that it was over a network.
 // Where loopback is steered a server is not charged for its client's half, and no report
 // said so.
 func TestAManifestTellsWhereLoopbackIsSteered(t *testing.T) {
@@ -103,7 +102,7 @@ func TestAManifestTellsWhereLoopbackIsSteered(t *testing.T) {
 	if got := steered(t.TempDir()); got != "" {
 		t.Errorf("without queues: %q", got)
 	}
-	r := Result{Manifest: Manifest{Steered: "2"}}
+	r := Result{Manifest: Manifest{Machine: Machine{Steered: "2"}}}
 	var text strings.Builder
 	if err := r.WriteTable(&text); err != nil || !strings.Contains(text.String(), "Steered: ") {
 		t.Errorf("%v, the table:\n%s", err, &text)
@@ -113,6 +112,7 @@ func TestAManifestTellsWhereLoopbackIsSteered(t *testing.T) {
 	}
 }
 
+// Of an agent on the same machine the page said that it was over a network.
 func TestOneMachineIsNoNetwork(t *testing.T) {
 	for one, want := range map[bool]int{true: 0, false: 1} {
 		r := &Result{Manifest: Manifest{Network: &Network{Server: "127.0.0.1", Generator: "127.0.0.1", OneMachine: one}}}

@@ -383,23 +383,11 @@ func (p Plan) manifest(s site) Manifest {
 		LoadBefore: s.load(),
 	}
 	if p.Remote == nil {
-		m.Machine, m.Steered = machine(), steered("/sys/class/net/lo/queues")
+		m.Machine = machine()
 	} else {
 		m.Machine, m.Network = p.Remote.machine, p.Remote.network()
 	}
 	return m
-}
-
-// steered is the CPUs that receive for the interface whose queues are in dir, where
-// that is not left to the CPU that the packets come to: which of any queue.
-func steered(dir string) string {
-	files, _ := filepath.Glob(filepath.Join(dir, "rx-*", "rps_cpus"))
-	for _, file := range files {
-		if mask := firstLine(file); strings.Trim(mask, "0,") != "" {
-			return mask
-		}
-	}
-	return ""
 }
 
 // withoutToken is a command line without the value of --token: a report is to be

@@ -242,9 +242,6 @@ type Manifest struct {
 	Machine
 	// Network tells of two machines; it is nil where all was on one, on loopback.
 	Network *Network `json:"network,omitempty"`
-	// Steered are the CPUs that processed what arrived on loopback, as the mask of
-	// receive packet steering; "" is that of who sent it.
-	Steered string `json:"steered,omitempty"`
 	// GOMAXPROCS is that of every server.
 	GOMAXPROCS int `json:"gomaxprocs"`
 	// ServerCPU and ClientCPU are where server and generator were pinned.
@@ -282,6 +279,9 @@ type Machine struct {
 	// settings that matter here.
 	Mitigations map[string]string `json:"mitigations"`
 	Sysctls     map[string]string `json:"sysctls"`
+	// Steered are the CPUs that process what arrives on loopback, as the mask of
+	// receive packet steering; "" is that of who sends it.
+	Steered string `json:"steered,omitempty"`
 	// Go is the toolchain, Tier that of io_uring there.
 	Go   string `json:"go"`
 	Tier string `json:"tier"`

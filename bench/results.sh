@@ -18,12 +18,14 @@ for part in ${*:-table steered loops evenness ladder report}; do
     "$run" --table --candidates uring,epoll,gnet,net,c-uring,c-epoll --rounds "${ROUNDS:-9}" --duration "${DURATION:-500ms}" --json bench/results.json
     ;;
   steered)
-    mask=/sys/class/net/lo/queues/rx-0/rps_cpus was=$(cat /sys/class/net/lo/queues/rx-0/rps_cpus)
-    trap 'echo "$was" > $mask; rm -r "$bin"' EXIT
-    echo 2 > $mask # the generator's CPU
-    "$run" --workload slow-poems --connections 10000 --candidates uring,epoll,net,c-uring,c-epoll \
-      --baseline net --rounds 9 --duration 500ms 2>/dev/null > bench/results-steered.txt
-    echo "$was" > $mask
+    mask=/sys/class/net/lo/queues/rx-0/rps_cpus
+    was=$(cat $mask)
+    (
+      trap 'echo "$was" > $mask' EXIT
+      echo 2 > $mask # the generator's CPU
+      "$run" --workload slow-poems --connections 10000 --candidates uring,epoll,net,c-uring,c-epoll \
+        --baseline net --rounds 9 --duration 500ms 2>/dev/null > bench/results-steered.txt
+    )
     ;;
   loops)
     "$run" --candidates uring,uring-x2,uring-x2-rr,uring-x2-least,epoll,epoll-x2,epoll-x2-rr,epoll-x2-least \

@@ -117,6 +117,7 @@ func machine() Machine {
 		Virtual:     strings.Contains(" "+cpuInfo("flags")+" ", " hypervisor "),
 		Mitigations: map[string]string{},
 		Sysctls:     map[string]string{},
+		Steered:     steered("/sys/class/net/lo/queues"),
 		Go:          runtime.Version(),
 		Tier:        engines.Probe().Uring.Tier,
 	}
@@ -135,6 +136,18 @@ func machine() Machine {
 		}
 	}
 	return m
+}
+
+// steered is the CPUs that receive for the interface whose queues are in dir, where
+// that is not left to the CPU that the packets come to: which of any queue.
+func steered(dir string) string {
+	files, _ := filepath.Glob(filepath.Join(dir, "rx-*", "rps_cpus"))
+	for _, file := range files {
+		if mask := firstLine(file); strings.Trim(mask, "0,") != "" {
+			return mask
+		}
+	}
+	return ""
 }
 
 func cpuInfo(key string) string {

@@ -114,9 +114,7 @@ func (d *driver) full(s *conn) {
 		return
 	}
 	s.room = wanted
-	if !s.inFlight.has(roomOp) {
-		d.renewed = append(d.renewed, s.key(roomOp))
-	}
+	d.renewed = append(d.renewed, s.key(roomOp)) // where the poll is not in flight
 }
 
 func (d *driver) armRoom(s *conn) {
