@@ -98,7 +98,8 @@ type Listener interface {
 	// nobody there replaces it. Of a listener that is closed the error is net.ErrClosed.
 	// A TCP listener that has a socket for each loop (see ReusePort) hands over one
 	// of them, and connections that wait in the backlogs of the others are reset when
-	// it closes: to lose none, spread by RoundRobin or LeastConnections.
+	// it closes: to lose none, spread by RoundRobin or LeastConnections. And Close the
+	// listener and wait for Closed before Shutdown, which resets who is accepted meanwhile.
 	File() (*os.File, error)
 }
 

@@ -38,6 +38,8 @@ var ownCases = []Case{
 	{ID: 115, Name: "once sending has failed nothing is taken, and a pause ends it", Needs: NeedsTCP, Run: sendingFailed},
 	{ID: 118, Name: "Shutdown gives up on a callback that does not return", Needs: NeedsSockets | NeedsTCP | NeedsOne | NeedsTime, Run: shutdownGivesUp},
 	{ID: 120, Name: "who waits for a place is reset when the listener closes", Needs: NeedsTCP, Run: waitersAreReset},
+	{ID: 121, Name: "a listener that is handed over at its limit keeps nobody back", Needs: NeedsSockets, Run: handOverAtLimit},
+	{ID: 122, Name: "a listener that is handed over under load loses nobody", Needs: NeedsSockets, Run: handOverUnderLoad},
 }
 
 func handles(e *Env) {
@@ -422,6 +424,87 @@ func handOver(e *Env) {
 	if e.unix() {
 		e.check(os.Remove(l.Addr().String()), "a path that no listener bound is not a listener's to remove; it")
 	}
+}
+
+// handOverAtLimit: those for whom there was no place were accepted all the same, and
+// reset when the listener closed, though an heir would have served them.
+func handOverAtLimit(e *Env) {
+	s := e.conn("served")
+	s.onData = echo
+	l := e.listen(couplet.FactoryFunc(s.build), couplet.MaxConns(1))
+	p := e.dialPeer(l.Addr(), 0)
+	s.waitMade()
+	var waiters []Peer
+	for range 5 {
+		w := e.dialPeer(l.Addr(), 0)
+		e.send(w, []byte("patience"))
+		waiters = append(waiters, w)
+	}
+	e.settle(e.Server.Loops()[0])
+	f, err := l.File()
+	e.check(err, "File")
+	l.Close()
+	recv(e, l.Closed(), "end of the listener")
+	_, err = e.newEngine(couplet.Config{}).Listen(e.network, "not used", e.echoes(), couplet.FromFile(f))
+	e.check(err, "Listen with FromFile")
+	e.check(f.Close(), "Close of the file")
+	for _, w := range waiters {
+		e.expect(w, "patience")
+	}
+	e.send(p, []byte("goes on"))
+	e.expect(p, "goes on")
+}
+
+// handOverUnderLoad: who was accepted while the listener was closing was reset.
+func handOverUnderLoad(e *Env) {
+	const heirs, each = 8, 8
+	l := e.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return echoProtocol{} }))
+	addr := l.Addr()
+	stop := make(chan struct{})
+	var talks atomic.Int32
+	var wg sync.WaitGroup
+	for range each {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				p, err := e.Network.Dial(e.network, addr.String(), 0)
+				if err != nil {
+					e.Errorf("Dial: %v", err)
+					return
+				}
+				deadline, _ := e.ctx.Deadline()
+				p.SetDeadline(deadline)
+				got := make([]byte, 4)
+				if _, err = p.Write([]byte("ping")); err == nil {
+					_, err = io.ReadFull(p, got)
+				}
+				p.Close()
+				if err != nil || string(got) != "ping" {
+					e.Errorf("%q came back, %v", got, err)
+					return
+				}
+				talks.Add(1)
+			}
+		})
+	}
+	stopped := sync.OnceFunc(func() { close(stop); wg.Wait() })
+	e.cleanup(stopped)
+	for range heirs {
+		began := talks.Load()
+		e.until("they talk", func() bool { return talks.Load() >= began+3*each })
+		f, err := l.File()
+		e.check(err, "File")
+		l.Close()
+		recv(e, l.Closed(), "end of the listener")
+		l, err = e.newEngine(couplet.Config{}).Listen(e.network, "not used", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return echoProtocol{} }), couplet.FromFile(f))
+		e.check(err, "Listen with FromFile")
+		e.check(f.Close(), "Close of the file")
+	}
+	stopped()
 }
 
 func goWork(e *Env) {

@@ -11,17 +11,18 @@ import (
 	"couplet/proactor/ring"
 )
 
-// Listen implements loop.Driver: one entry accepts until it ends.
+// Listen implements loop.Driver: one entry accepts until it ends, or where the
+// number of connections is bounded, one of them.
 func (d *driver) Listen(l *loop.Listener) {
 	d.nextID++
-	n := &listener{l: l, id: d.nextID}
+	n := &listener{l: l, id: d.nextID, single: d.oneShot || l.Bounded()}
 	d.listeners[n.id] = n
 	d.armAccept(n)
 }
 
 func (d *driver) armAccept(n *listener) {
 	e := d.entry(newKey(acceptOp, 0, n.id))
-	if d.oneShot {
+	if n.single {
 		e.Accept(n.l.FD(), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	} else {
 		e.AcceptMultishot(n.l.FD(), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
@@ -58,7 +59,9 @@ func (d *driver) accepted(k key, e *ring.CQE) {
 		delete(d.listeners, n.id)
 		d.loop.AcceptStopped(n.l)
 	case e.Res >= 0: // it ended by itself: once more
-		d.loop.Count().Rearmed++
+		if !n.single {
+			d.loop.Count().Rearmed++
+		}
 		d.armAccept(n)
 	default:
 		delete(d.listeners, n.id)

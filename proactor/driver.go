@@ -120,6 +120,7 @@ type conn struct {
 type listener struct {
 	l        *loop.Listener
 	id       uint32
+	single   bool // each accept is armed by itself
 	stopping bool
 }
 

@@ -37,6 +37,12 @@ func (o *origin) enter() bool {
 	return true
 }
 
+// full reports whether there is no place for one more.
+func (o *origin) full() bool {
+	limit := o.opts.MaxConns
+	return limit > 0 && o.open.Load() >= int64(limit)
+}
+
 // leave counts one out, and lets a listener that waited for this go on.
 func (o *origin) leave(l *Loop) {
 	if o.listener != nil {
@@ -72,7 +78,7 @@ type Listener struct {
 	stopping bool // ... and to stop; AcceptStopped follows
 	closing  bool
 	starving bool   // waits for a descriptor, memory or a place
-	parked   []int  // accepted beyond MaxConns
+	parked   []int  // accepted beyond MaxConns, when another loop took the last place
 	timer    *timer // the next try
 	backoff  time.Duration
 	failures int       // accepts in a row that were ignored
@@ -81,6 +87,11 @@ type Listener struct {
 
 // FD is the listening descriptor.
 func (ln *Listener) FD() int { return ln.fd }
+
+// Bounded reports whether connections are to be accepted one at a time: each may
+// take the last place, and those who come after it are to stay in the backlog, which
+// an heir of the socket can serve.
+func (ln *Listener) Bounded() bool { return ln.listener.opts.MaxConns > 0 }
 
 // Addr implements couplet.Listener.
 func (n *listener) Addr() net.Addr { return n.addr }
@@ -127,6 +138,15 @@ func (ln *Listener) arm() {
 	if !ln.armed && !ln.closing {
 		ln.armed = true
 		ln.loop.driver.Listen(ln)
+	}
+}
+
+// hold leaves who comes in the backlog until there is a place.
+func (ln *Listener) hold() {
+	ln.setStarving(true)
+	ln.disarm()
+	if !ln.listener.full() { // another loop made room before it could see that we wait
+		ln.loop.Post(ln.retry)
 	}
 }
 
@@ -212,14 +232,20 @@ func (l *Loop) Accepted(ln *Listener, fd int, errno syscall.Errno) {
 	ln.backoff, ln.failures = 0, 0
 	switch {
 	case ln.closing:
-		l.sockets.Reset(fd)
+		// It was in nobody's backlog any more when the close came.
+		if l.stopping || !ln.listener.enter() {
+			l.sockets.Reset(fd)
+			return
+		}
+		ln.deal(fd)
 	case len(ln.parked) > 0 || !ln.listener.enter():
 		ln.parked = append(ln.parked, fd)
-		ln.setStarving(true)
-		ln.disarm()
-		l.Post(ln.retry) // another loop may have made room before it could see that we wait
+		ln.hold()
 	default:
 		ln.deal(fd)
+		if !ln.closing && ln.listener.full() {
+			ln.hold()
+		}
 	}
 }
 
@@ -303,6 +329,9 @@ func (ln *Listener) retry() {
 		if ln.closing {
 			return
 		}
+	}
+	if ln.listener.full() {
+		return
 	}
 	ln.setStarving(false)
 	ln.arm()

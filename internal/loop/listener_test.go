@@ -158,6 +158,8 @@ func (o *listening) check() {
 		o.fail("%d connections, %d are allowed", len(o.made), room)
 	case ln.armed != o.armed || ln.stopping != o.stopping:
 		o.fail("the loop and the driver do not agree about what is armed")
+	case ln.armed && !ln.stopping && len(o.made) == room:
+		o.fail("it accepts where there is no place")
 	case ln.closing && !ln.armed:
 		o.fail("closing, disarmed, and still open")
 	case !ln.closing && !ln.armed && !ln.starving:
@@ -279,10 +281,12 @@ func TestAPlaceBeforeAcceptStopped(t *testing.T) {
 		b.turn(func() { b.loop.Accepted(ln, b.fd(), 0) })
 	}
 	b.want("stop accept")
-	c := made[0].(*Conn)
-	c.Abort()
-	b.turn(b.closed(c))
-	b.turn()
+	for i := range 2 {
+		c := made[i].(*Conn)
+		c.Abort()
+		b.turn(b.closed(c))
+		b.turn()
+	}
 	if len(made) != 2 || b.called("listen") {
 		t.Fatalf("%d connections, of 2; calls of the driver %q", len(made), b.calls)
 	}

@@ -84,19 +84,52 @@ func TestAConnectionWasDealtToALoopThatHadEnded(t *testing.T) {
 // A connection of another loop ended between the look at MaxConns and the note
 // that the listener waits: nobody woke it, ever.
 func TestAPlaceThatBecameFreeMeanwhileWasMissed(t *testing.T) {
-	b := newBench(t, couplet.Config{})
-	made := 0
-	ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { made++; return &notes{} }), couplet.MaxConns(1))
-	b.turn(func() { b.loop.Accepted(ln, b.fd(), 0) })
-	b.onCall = func(call string) {
-		if call == "stop accept" {
-			ln.listener.open.Add(-1) // it had looked for listeners that wait before
+	for _, parked := range []bool{false, true} {
+		b := newBench(t, couplet.Config{})
+		made := 0
+		ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { made++; return &notes{} }), couplet.MaxConns(1))
+		b.onCall = func(call string) {
+			if call == "stop accept" {
+				ln.listener.open.Add(-1) // it had looked for listeners that wait before
+			}
+		}
+		if parked {
+			ln.listener.open.Add(1) // the other one took the last place
+		}
+		b.turn(func() { b.loop.Accepted(ln, b.fd(), 0) })
+		b.want("stop accept")
+		b.turn()
+		if ln.starving != parked || made != 1 {
+			t.Errorf("parked %t: %d connections were made, not 1; it waits: %t", parked, made, ln.starving)
 		}
 	}
-	b.turn(func() { b.loop.Accepted(ln, b.fd(), 0) })
-	b.turn()
-	if made != 2 {
-		t.Errorf("%d connections were made, not 2", made)
+}
+
+// Who was accepted after Close and before the driver had stopped was reset, though an
+// heir of the socket would have served it.
+func TestAnAcceptThatCrossedCloseWasReset(t *testing.T) {
+	for _, stop := range []bool{false, true} {
+		b := newBench(t, couplet.Config{})
+		made := 0
+		ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { made++; return &notes{} }))
+		ln.listener.Close()
+		if stop {
+			b.engine.Stop()
+		}
+		b.turn()
+		fd := b.fd()
+		b.turn(func() {
+			b.loop.Accepted(ln, fd, 0)
+			b.loop.AcceptStopped(ln)
+		})
+		if reset := slices.Contains(b.released, fd); reset != stop || made == 1 != !stop {
+			t.Errorf("with Stop %t: %d connections were made, reset: %t", stop, made, reset)
+		}
+		select {
+		case <-ln.listener.Closed():
+		default:
+			t.Error("the listener is not closed")
+		}
 	}
 }
 
