@@ -67,10 +67,11 @@ func engineCandidates() []Candidate {
 // can be built or run here.
 func Candidates() []Candidate {
 	echoes := []Kind{Echo, Mixed, Churn, Idle}
-	peer := func(name string, kinds []Kind) Candidate {
+	peer := func(name string, kinds []Kind, args ...string) Candidate {
 		return Candidate{name, "", kinds, 1, func(w *workshop) ([]string, error) {
 			path, err := w.peers()
-			return []string{path, "-peer", name}, err
+			library, _, _ := strings.Cut(name, "-")
+			return append([]string{path, "-peer", library}, args...), err
 		}}
 	}
 	c := func(name, source string, libs ...string) Candidate {
@@ -88,6 +89,9 @@ func Candidates() []Candidate {
 		peer("nbio", echoes),
 		peer("netpoll", echoes),
 		peer("net", everything()),
+		peer("net-4k", echoes, "-buffer", "4096"),
+		peer("net-16k", echoes, "-buffer", "16384"),
+		peer("net-splice", echoes, "-splice"),
 		c("c-uring", "uring.c", "-luring"),
 		c("c-epoll", "epoll.c"),
 	)

@@ -18,6 +18,9 @@ type task struct {
 	depth int
 	delay time.Duration
 	total int64
+
+	buffer int  // what net reads at a time; zero: all that can be in flight
+	splice bool // net leaves the bytes in the kernel
 }
 
 func main() {
@@ -28,6 +31,8 @@ func main() {
 	flag.IntVar(&t.depth, "depth", 1, "messages in flight on a connection")
 	flag.DurationVar(&t.delay, "delay", 0, "time between chunks")
 	flag.Int64Var(&t.total, "total", 0, "bytes to each reader of a stream")
+	flag.IntVar(&t.buffer, "buffer", 0, "bytes that net reads at a time (all that can be in flight by default)")
+	flag.BoolVar(&t.splice, "splice", false, "net copies with io.Copy, which has the kernel splice")
 	flag.Int("connections", 64, "connections to expect")
 	flag.Parse()
 	serve := map[string]func(task, net.Listener) error{"net": serveNet, "netpoll": serveNetpoll, "gnet": serveGnet, "nbio": serveNbio}[*peer]

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -27,7 +28,15 @@ func serveNet(t task, l net.Listener) error {
 }
 
 func echo(c net.Conn, t task) {
-	buf := make([]byte, min(max(t.size*t.depth, 1024), 64<<10))
+	if t.splice {
+		io.Copy(c, c)
+		return
+	}
+	size := t.buffer
+	if size == 0 { // it knows its clients
+		size = min(max(t.size*t.depth, 1024), 64<<10)
+	}
+	buf := make([]byte, size)
 	for {
 		n, err := c.Read(buf)
 		if err != nil {

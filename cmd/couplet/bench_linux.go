@@ -88,7 +88,7 @@ flags should take is said when it begins; on a terminal a table shows how far it
 	f := cmd.Flags()
 	f.VarP(&list{value: &b.workloads, files: true}, "workload", "w", "what to measure: "+names(append(kinds(), "a `FILE`")))
 	f.Var(&list{value: &b.engines}, "engines", "who is compared; the verdict is about the first two")
-	f.Var(&list{value: &b.peers}, "peers", "other libraries beside them: gnet, nbio, netpoll, net, c-uring, c-epoll (from a checkout)")
+	f.Var(&list{value: &b.peers}, "peers", "other libraries beside them: gnet, nbio, netpoll, net (net-4k, net-16k, net-splice), c-uring, c-epoll (from a checkout)")
 	f.Var(&number{&b.connections, 1, 500_000}, "connections", "connections (64 by default, 1000 for slow-poems)")
 	f.Var(&number{&b.size, 1, 1 << 24}, "size", "bytes of a message or chunk (64 by default, 10 for slow-poems)")
 	f.Var(&number{&b.depth, 1, 1 << 16}, "depth", "messages in flight on each connection (1 by default, 16 for pipelined)")
