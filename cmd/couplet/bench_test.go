@@ -3,10 +3,12 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -255,8 +257,10 @@ func TestAnInterruptEndsASample(t *testing.T) {
 	for name, remote := range map[string]bool{"here": false, "at an agent": true} {
 		t.Run(name, func(t *testing.T) {
 			args := []string{"bench", "--engines", "goroutine,epoll", "--connections", "3"}
+			servers := func(j *job) []string { return children(j.cmd.Process.Pid) }
 			if remote {
 				a := beginAgent(t)
+				servers = func(*job) []string { return a.pids() }
 				args = append(args, "--remote", a.addr, "--token", a.token)
 				defer func() {
 					a.end().want(t, 0)
@@ -266,8 +270,13 @@ func TestAnInterruptEndsASample(t *testing.T) {
 			const good = "a report of yesterday"
 			json, page := file(t, "a.json", good), file(t, "a.html", good)
 			j := begin(t, append(args, "--duration", "3m", "--json", json, "--html", page)...)
-			j.stderr.await(t, "should take about", 1)
-			time.Sleep(500 * time.Millisecond)
+			// A server that has worked for so long is in the sample.
+			for end := time.Now().Add(patience); !slices.ContainsFunc(servers(j), func(pid string) bool { return cpuTime(pid) > 100*time.Millisecond }); {
+				if time.Now().After(end) {
+					t.Fatalf("no server works; stderr %q", j.stderr.text())
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
 			j.cmd.Process.Signal(syscall.SIGINT)
 			o := j.end().want(t, 1)
 			if strings.Count(o.stderr, "interrupted") != 1 || o.took > time.Minute || o.stdout != "" {
@@ -276,6 +285,29 @@ func TestAnInterruptEndsASample(t *testing.T) {
 			wantLeft(t, o, good, json, page)
 		})
 	}
+}
+
+// children are the child processes of one.
+func children(pid int) (all []string) {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, path := range threads {
+		b, _ := os.ReadFile(path)
+		all = append(all, strings.Fields(string(b))...)
+	}
+	return all
+}
+
+// cpuTime is what a process has used so far, zero if it is gone.
+func cpuTime(pid string) time.Duration {
+	b, _ := os.ReadFile("/proc/" + pid + "/stat")
+	_, rest, _ := strings.Cut(string(b), ") ")
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0
+	}
+	user, _ := strconv.Atoi(fields[11]) // in ticks of 10 ms
+	system, _ := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
 // wantLeft checks that a run left files as they were, and said so.
