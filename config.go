@@ -75,10 +75,10 @@ type Ablation struct {
 	RegisteredRing bool
 	// ZeroCopy has io_uring send what WriteBuffer was given from where it is, if
 	// that is 16 KiB or more: the network takes it from there, and lets go of the
-	// Buffer when the peer has acknowledged it. It can only pay where there is a
-	// network card, since over loopback the kernel copies all the same, and counts
-	// against RLIMIT_MEMLOCK; where it is refused, as on unix sockets, the bytes are
-	// sent as always. See Stats.ZeroCopies.
+	// Buffer when the peer has acknowledged it. It can pay only with a network card:
+	// over loopback the kernel copies all the same. The memory that is lent counts
+	// against RLIMIT_MEMLOCK. Where such a send is refused, as on unix sockets, the bytes
+	// are sent as always. See Stats.ZeroCopies.
 	ZeroCopy bool
 }
 
@@ -232,10 +232,10 @@ type Options struct {
 	// MaxConns is the most connections a listener has open at once; more wait
 	// in the backlog (zero: no limit). Dial ignores it.
 	MaxConns int
-	// MaxOutbound is the most bytes that Write and Writev queue on one
-	// connection (256 MiB by default): their copies count, and Buffers do not,
-	// from WriteBuffer or from a Handle. Writes of Handles fail where they, those
-	// on their way and all that is queued, Buffers too, would exceed it.
+	// MaxOutbound is the most bytes that Write and Writev queue on one connection
+	// (256 MiB by default): what they copied counts, and Buffers do not. A write of a
+	// Handle, of a Buffer too, fails where it, all others on their way from Handles
+	// and everything queued, Buffers included, would exceed it.
 	MaxOutbound int
 	// Control is called with each socket before bind or connect: inside Listen, but
 	// not for File, and of a Dial on the loop or a goroutine of the engine's. It must

@@ -17,8 +17,8 @@ type Loop interface {
 	Post(f func()) bool
 
 	// AfterFunc calls f on the loop after d, never early, and never inside this
-	// call; a negative d is zero. Timers fire in order of deadline, then of
-	// creation. The deadline of one of 16 ms or more may be rounded up to
+	// call; a negative d is zero. Timers fire in order of deadline, then in
+	// that in which they were armed (made, or Reset). The deadline of one of 16 ms or more may be rounded up to
 	// the millisecond, so that those due at about the same time cost one wake-up. The
 	// timer belongs to the loop and outlives connections; it is dropped when the
 	// engine ends.
@@ -49,7 +49,8 @@ type Loop interface {
 // loop.
 type Timer interface {
 	// Stop reports whether it prevented a call: false says that an AfterFunc
-	// has fired or that the timer was stopped before.
+	// has fired, that the timer was stopped before, or, of a Transport's timer, that
+	// its connection is ending and no call would have come.
 	Stop() bool
 
 	// Reset makes the timer fire after d (for Every: each d), whether it was

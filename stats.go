@@ -10,8 +10,8 @@ type Stats struct {
 	// Listening is the number of listening sockets now.
 	Listening int64
 	// Held is the bytes of memory that the loops hold ready to receive into now, for
-	// all connections together: of io_uring the buffers that are registered with the
-	// kernel.
+	// all connections together: of io_uring the buffers that the kernel was given
+	// (provided buffers).
 	Held int64
 
 	// Accepted and Dialed count connections made, Refused those of both that Build

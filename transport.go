@@ -49,8 +49,9 @@ type Transport interface {
 	// Close ends the connection: flush, FIN, then receive and discard until
 	// the peer has closed or has acknowledged everything, or LingerTimeout
 	// ran out; then close. No more data is delivered. ConnectionLost follows
-	// with net.ErrClosed, or with io.EOF if the peer had closed first.
-	// A flush that makes no progress for FlushTimeout ends in a reset.
+	// with net.ErrClosed, or with io.EOF if the peer had closed first, or with a
+	// *TimeoutError where LingerTimeout ran out. A flush that makes no progress for
+	// FlushTimeout ends in a reset, and a *TimeoutError too.
 	Close() error
 
 	// Abort resets the connection now. What is queued is dropped, pending

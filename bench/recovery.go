@@ -10,7 +10,7 @@ import (
 // A Recovery is how a server came back from more than it can do. After the
 // steady part of a sample, an open loop at Workload.Rate, the clock sends at
 // Workload.Surge for as long again, and then at Workload.Rate as before. Latency
-// is back with the first span of 50 ms (of a sample of a second; longer where
+// is back with the first span of 50 ms (of a sample of a second, 37.5 by default; longer where
 // that would be less than 50 messages) of which 95 % of the messages took, from
 // the time at which they were to be sent, no longer than the p99 of the steady
 // part. What is told is the beginning of that span, counted from the drop.

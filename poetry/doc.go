@@ -15,7 +15,7 @@
 //   - Because a FIN is the only sign of success, a cut poem must end in a
 //     reset. A Server arranges that even for its own death: until the last byte
 //     and the FIN are with the kernel, its TCP sockets have SO_LINGER 0, so that a
-//     killed process resets them. Unix sockets have no reset; there a killed
+//     killed process resets them. Unix sockets know no such option; there a killed
 //     server looks like a finished one.
 //   - Bytes are bytes: a character may be split across two arrivals. Decode a
 //     poem when it is whole.

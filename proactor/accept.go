@@ -27,7 +27,8 @@ func (d *driver) armAccept(n *listener) {
 	} else {
 		e.AcceptMultishot(n.l.FD(), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	}
-	d.queued(acceptOp, -1)
+	n.armed = true
+	d.queued(newKey(acceptOp, 0, n.id), -1)
 }
 
 // StopAccept implements loop.Driver: the answer is the accept's last completion.
@@ -35,7 +36,9 @@ func (d *driver) StopAccept(l *loop.Listener) {
 	for id, n := range d.listeners {
 		if n.l == l {
 			n.stopping = true
-			d.cancel(newKey(acceptOp, 0, id))
+			if n.armed { // else its last completion is being told of
+				d.cancel(newKey(acceptOp, 0, id))
+			}
 		}
 	}
 }
@@ -50,11 +53,12 @@ func (d *driver) accepted(k key, e *ring.CQE) {
 		}
 		return
 	}
+	n.armed = e.Flags&ring.CQEFMore != 0
 	if e.Res >= 0 {
 		d.loop.Accepted(n.l, int(e.Res), 0)
 	}
-	switch more := e.Flags&ring.CQEFMore != 0; {
-	case more:
+	switch {
+	case n.armed:
 	case n.stopping:
 		delete(d.listeners, n.id)
 		d.loop.AcceptStopped(n.l)

@@ -35,7 +35,7 @@ func (d *driver) Close(c *loop.Conn, how loop.CloseMode) {
 // cancel asks for the end of an operation, whose own last completion says when.
 func (d *driver) cancel(k key) {
 	d.entry(newKey(cancelOp, 0, 0)).CancelUserData(uint64(k))
-	d.queued(cancelOp, -1)
+	d.queued(newKey(cancelOp, 0, 0), -1)
 }
 
 // landed takes note of an operation's last completion. It reports whether the

@@ -15,7 +15,7 @@ func (d *driver) Connect(c *loop.Conn) {
 	s := d.of(c)
 	sa := c.Sockaddr()
 	d.start(s, connectOp).Connect(c.FD(), sa.Ptr(), sa.Len())
-	d.queued(connectOp, -1)
+	d.queued(s.key(connectOp), -1)
 }
 
 // connected is the completion of a connect.

@@ -121,6 +121,7 @@ type listener struct {
 	l        *loop.Listener
 	id       uint32
 	single   bool // each accept is armed by itself
+	armed    bool // an accept is in flight
 	stopping bool
 }
 
@@ -141,7 +142,7 @@ const (
 	cancelOp
 )
 
-// names are the kinds' in a trace.
+// names are the kinds' in a trace; see driver.name.
 var names = [...]string{"connect", "recv multishot", "send", "send without a copy", "poll for the end", "poll for room", "read wake-ups", "accept multishot", "cancel"}
 
 // operations is a set of kinds of a connection.
@@ -238,10 +239,22 @@ func (d *driver) entry(k key) *ring.SQE {
 }
 
 // queued tells of an entry, for n bytes (-1: of none, or of as many as come).
-func (d *driver) queued(k kind, n int) {
+func (d *driver) queued(k key, n int) {
 	if d.loop.Traced() {
-		d.loop.Tell(loop.Entry, names[k], n, 0)
+		d.loop.Tell(loop.Entry, d.name(k), n, 0)
 	}
+}
+
+// name is what a trace calls the operation of a key.
+func (d *driver) name(k key) string {
+	n := d.listeners[k.slot()]
+	switch {
+	case k.kind() == receiveOp && d.oneShot:
+		return "recv"
+	case k.kind() == acceptOp && n != nil && n.single:
+		return "accept"
+	}
+	return names[k.kind()]
 }
 
 // entering tells of the call that is about to be made.
@@ -273,7 +286,7 @@ func (d *driver) submitted() {
 func (d *driver) armWaker() {
 	d.waking = true
 	d.entry(newKey(wakeOp, 0, 0)).Read(d.waker.FD(), unsafe.Pointer(d.woken), 8)
-	d.queued(wakeOp, -1)
+	d.queued(newKey(wakeOp, 0, 0), -1)
 }
 
 // Shutdown implements loop.Driver.

@@ -38,7 +38,7 @@ func (d *driver) armReceive(s *conn) {
 		} else {
 			e.RecvMultishot(s.c.FD(), bufferGroup)
 		}
-		d.queued(receiveOp, -1)
+		d.queued(s.key(receiveOp), -1)
 		if !s.inFlight.has(watchOp) {
 			d.armWatch(s)
 		}
@@ -93,7 +93,7 @@ func (d *driver) armWatch(s *conn) {
 	} else {
 		e.PollAdd(s.c.FD(), theEnd)
 	}
-	d.queued(watchOp, -1)
+	d.queued(s.key(watchOp), -1)
 }
 
 // renew has receives that still wait, though the end is there, look again: once

@@ -7,11 +7,14 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"couplet"
+	"couplet/internal/loop"
 	"couplet/internal/testpeer"
 	"couplet/proactor"
 )
@@ -246,5 +249,40 @@ func TestASendBehindThePeersEndSpun(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// With a limit connections are accepted one at a time, and none beyond it; what a trace
+// called a multishot accept was a single one, and a cancel of one that was over followed.
+func TestALimitIsKeptByOneAcceptAtATime(t *testing.T) {
+	for _, tier := range tiers {
+		t.Run(tier.features.Tier(), func(t *testing.T) {
+			e, err := proactor.New(couplet.Config{Features: tier.features})
+			if err != nil {
+				t.Skip(err)
+			}
+			defer e.Shutdown(t.Context())
+			var asked []string
+			e.Loops()[0].(*loop.Loop).TraceTo(func(_ time.Time, layer, what string, _ int, _ string) {
+				if layer == string(loop.Entry) && (strings.HasPrefix(what, "accept") || what == "cancel") {
+					asked = append(asked, what)
+				}
+			})
+			p := &late{made: make(chan couplet.Handle, 1), lost: make(chan error, 1)}
+			_, c := testpeer.Dial(t, e, "tcp4", p, couplet.MaxConns(1))
+			defer c.Close()
+			h := <-p.made
+			traced := make(chan []string, 1)
+			h.Post(func(couplet.Transport) { traced <- slices.Clone(asked) })
+			if got := <-traced; !slices.Equal(got, []string{"accept"}) {
+				t.Errorf("the kernel was asked to %q", got)
+			}
+			h.Abort()
+			<-p.lost
+			e.Loops()[0].Post(func() { e.Loops()[0].Post(func() { traced <- asked }) })
+			if got := <-traced; !slices.Equal(got, []string{"accept", "accept"}) {
+				t.Errorf("with a place again, the kernel was asked to %q", got)
+			}
+		})
 	}
 }

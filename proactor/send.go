@@ -63,7 +63,7 @@ func (d *driver) Send(c *loop.Conn) {
 		s.size = int32(total)
 		e.SendMsg(c.FD(), &g.message, s.sendFlags())
 	}
-	d.queued(sendOp, int(s.size))
+	d.queued(s.key(sendOp), int(s.size))
 }
 
 // nextGather is one that no queued entry points at.
@@ -119,7 +119,7 @@ func (d *driver) full(s *conn) {
 
 func (d *driver) armRoom(s *conn) {
 	d.start(s, roomOp).PollMultishot(s.c.FD(), unix.POLLOUT)
-	d.queued(roomOp, -1)
+	d.queued(s.key(roomOp), -1)
 }
 
 // roomed is a completion of the poll for room.

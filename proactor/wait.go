@@ -90,7 +90,7 @@ func (d *driver) reap() {
 func (d *driver) completed(e *ring.CQE) {
 	k := key(e.UserData)
 	if d.loop.Traced() {
-		d.loop.Tell(loop.Told, describe(k, e), int(max(e.Res, 0)), syscall.Errno(-min(e.Res, 0)))
+		d.loop.Tell(loop.Told, d.describe(k, e), int(max(e.Res, 0)), syscall.Errno(-min(e.Res, 0)))
 	}
 	switch k.kind() {
 	case wakeOp:
@@ -127,8 +127,8 @@ func (d *driver) completed(e *ring.CQE) {
 }
 
 // describe is a completion in a trace.
-func describe(k key, e *ring.CQE) string {
-	text := names[k.kind()]
+func (d *driver) describe(k key, e *ring.CQE) string {
+	text := d.name(k)
 	if e.Flags&ring.CQEFBuffer != 0 {
 		text = fmt.Sprintf("%s, buffer %d", text, e.BufferID())
 	}

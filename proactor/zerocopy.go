@@ -47,7 +47,7 @@ func (d *driver) lend(s *conn, head *loop.Segment) bool {
 	s.size = int32(len(b))
 	d.entry(newKey(zeroCopyOp, 0, i)).SendZC(s.c.FD(), unsafe.Pointer(&b[0]), uint32(len(b)), s.sendFlags())
 	d.loop.Count().ZeroCopies++
-	d.queued(zeroCopyOp, len(b))
+	d.queued(newKey(zeroCopyOp, 0, i), len(b))
 	return true
 }
 

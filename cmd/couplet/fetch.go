@@ -36,8 +36,8 @@ func newFetch(c *common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fetch ADDR...",
 		Short: "Fetch poems, all at once",
-		Long: `Fetch poems, all at once, on one loop. An ADDR is PORT, HOST:PORT, :PORT (these on
-127.0.0.1), [IPV6]:PORT or unix:/PATH.
+		Long: `Fetch poems, all at once, on one loop. An ADDR is PORT or :PORT (both on
+127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:/PATH.
 
 A poem counts only if the server ended it in order. One that was reset, refused or
 too slow is reported and does not hold up the others; the exit status is then 1.`,

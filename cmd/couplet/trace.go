@@ -291,7 +291,7 @@ func (t *tracing) trace(ctx context.Context, engine, name string, text []byte) (
 	}
 	loop.TraceTo(r.hook)
 	defer loop.TraceTo(nil)
-	l, err := e.Listen("tcp", "127.0.0.1:0", server, couplet.MaxConns(1))
+	l, err := e.Listen("tcp", "127.0.0.1:0", &oneClient{Factory: server})
 	if err != nil {
 		return nil, err
 	}
@@ -319,6 +319,21 @@ func (t *tracing) trace(ctx context.Context, engine, name string, text []byte) (
 	case <-late:
 		return nil, fmt.Errorf("%s: the connection did not end within %v of the poem", engine, patient)
 	}
+}
+
+// oneClient turns away who comes after the first: with MaxConns the trace would show how
+// a limit is kept, and not how a server accepts.
+type oneClient struct {
+	couplet.Factory
+	came bool
+}
+
+func (o *oneClient) Build(remote net.Addr) couplet.Protocol {
+	if o.came {
+		return nil
+	}
+	o.came = true
+	return o.Factory.Build(remote)
 }
 
 // fetchPlainly greets the server and reads its poem with package net.

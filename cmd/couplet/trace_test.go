@@ -480,3 +480,35 @@ func TestTraceConcludes(t *testing.T) {
 		}
 	}
 }
+
+// Who comes after the one client is turned away, and the ledger is of the first.
+func TestTraceServesOneClient(t *testing.T) {
+	t.Parallel()
+	traceHere(t)
+	j := begin(t, "trace", "--listen", "--delay", "20ms", "--engines", "epoll,uring")
+	for _, engine := range []string{"epoll", "uring"} {
+		j.stderr.await(t, "on "+engine+", port ", 1)
+		addr := "127.0.0.1:" + regexp.MustCompile(`on ` + engine + `, port (\d+)`).FindStringSubmatch(j.stderr.text())[1]
+		var all [2]net.Conn
+		for i := range all {
+			c, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(patience))
+			all[i] = c
+		}
+		if b, err := io.ReadAll(all[1]); len(b) != 0 || err != nil {
+			t.Errorf("on %s the second one got %q, %v", engine, b, err)
+		}
+		readAll(t, all[0])
+		all[0].Close()
+	}
+	o := j.end().want(t, 0)
+	for _, what := range []string{"ConnectionMade()", "ConnectionLost(ErrClosed)"} {
+		if n := strings.Count(o.stdout, what); n != 2 {
+			t.Errorf("%s %d times in:\n%s", what, n, o.stdout)
+		}
+	}
+}

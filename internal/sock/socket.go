@@ -117,7 +117,8 @@ func SocketError(fd int) unix.Errno {
 }
 
 // SetReset makes the close of fd a reset that drops what is queued
-// (SO_LINGER 0). On a unix socket it has no effect: the peer sees an end.
+// (SO_LINGER 0). On a unix socket it has no effect: the peer sees an
+// end, or a reset where input was left unread.
 func SetReset(fd int) {
 	unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
