@@ -212,7 +212,7 @@ type Options struct {
 	// net.core.somaxconn). Dial ignores it.
 	Backlog int
 	// ReceiveBuffer and SendBuffer are the socket's buffers in bytes (zero:
-	// the system's own).
+	// the system's own). The connections of a unix listener keep the system's.
 	ReceiveBuffer, SendBuffer int
 	// ConnectTimeout bounds a Dial (30 s by default), the look-up of a name and
 	// all its addresses together: each that is tried has a share of what is
@@ -263,10 +263,10 @@ func KeepAlive(d time.Duration) Option { return func(o *Options) { o.KeepAlive =
 // Backlog sets the listen backlog. It has no effect on Dial.
 func Backlog(n int) Option { return func(o *Options) { o.Backlog = n } }
 
-// ReceiveBuffer sets SO_RCVBUF in bytes.
+// ReceiveBuffer sets SO_RCVBUF in bytes. It has no effect on what a unix listener accepts.
 func ReceiveBuffer(n int) Option { return func(o *Options) { o.ReceiveBuffer = n } }
 
-// SendBuffer sets SO_SNDBUF in bytes.
+// SendBuffer sets SO_SNDBUF in bytes. It has no effect on what a unix listener accepts.
 func SendBuffer(n int) Option { return func(o *Options) { o.SendBuffer = n } }
 
 // ConnectTimeout bounds a Dial. It has no effect on Listen.

@@ -40,6 +40,8 @@ var ownCases = []Case{
 	{ID: 120, Name: "who waits for a place is reset when the listener closes", Needs: NeedsTCP, Run: waitersAreReset},
 	{ID: 121, Name: "a listener that is handed over at its limit keeps nobody back", Needs: NeedsSockets, Run: handOverAtLimit},
 	{ID: 122, Name: "a listener that is handed over under load loses nobody", Needs: NeedsSockets, Run: handOverUnderLoad},
+	{ID: 123, Name: "CloseWrite after a reset is no end in order", Needs: NeedsSockets | NeedsTCP, Run: closeWriteAfterReset},
+	{ID: 124, Name: "an heir that waits already serves who comes as the other one closes", Needs: NeedsSockets, Run: heirIsWoken},
 }
 
 func handles(e *Env) {
@@ -505,6 +507,59 @@ func handOverUnderLoad(e *Env) {
 		e.check(f.Close(), "Close of the file")
 	}
 	stopped()
+}
+
+// closeWriteAfterReset: WriteClosed was called where no FIN could be sent, and who was
+// paused was not told of the reset at all.
+func closeWriteAfterReset(e *Env) {
+	for _, paused := range []bool{false, true} {
+		s := e.conn(fmt.Sprintf("paused %t", paused))
+		s.onMade = func(t couplet.Transport) {
+			if paused {
+				t.PauseReading()
+			}
+		}
+		p := e.peer(s, 0)
+		reset := make(chan struct{})
+		s.loop.Post(func() {
+			<-reset
+			s.t.CloseWrite()
+		})
+		e.check(p.Reset(), "Reset")
+		close(reset)
+		s.lostWith("reset")
+		if n := s.count("writeClosed"); n != 0 {
+			e.Errorf("%s: WriteClosed was called, and there was no FIN", s.name)
+		}
+	}
+}
+
+// heirIsWoken: on io_uring a connection wakes only the accept that waits longest, and that
+// one was being cancelled. Nobody served the connection until another one came.
+func heirIsWoken(e *Env) {
+	l := e.listen(e.echoes())
+	f, err := l.File()
+	e.check(err, "File")
+	heir := e.newEngine(couplet.Config{})
+	_, err = heir.Listen(e.network, "not used", e.echoes(), couplet.FromFile(f))
+	e.check(err, "Listen with FromFile")
+	e.check(f.Close(), "Close of the file")
+	old := e.Server.Loops()[0]
+	e.settle(old)
+	e.settle(heir.Loops()[0]) // both wait for connections
+	held, on := make(chan struct{}), make(chan struct{})
+	hold := func() { held <- struct{}{}; <-on }
+	old.Post(hold)
+	<-held
+	l.Close()
+	old.Post(hold)
+	on <- struct{}{}
+	<-held // the close is under way, and the kernel does not know yet
+	p := e.dialPeer(l.Addr(), 0)
+	on <- struct{}{}
+	recv(e, l.Closed(), "end of the listener")
+	e.send(p, []byte("hello"))
+	e.expect(p, "hello")
 }
 
 func goWork(e *Env) {

@@ -5,6 +5,7 @@ package enginetest
 import (
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 
 	"couplet/internal/loop"
@@ -235,7 +236,7 @@ func (d *simDriver) Send(c *loop.Conn) {
 }
 
 // CloseWrite implements loop.Driver.
-func (d *simDriver) CloseWrite(c *loop.Conn) {
+func (d *simDriver) CloseWrite(c *loop.Conn) error {
 	d.enter("CloseWrite")
 	defer d.leave()
 	k := d.known(c, "CloseWrite")
@@ -246,7 +247,11 @@ func (d *simDriver) CloseWrite(c *loop.Conn) {
 		d.net.fail("CloseWrite again")
 	}
 	k.fin = true
+	if k.s.dead && !k.s.unix {
+		return syscall.ENOTCONN
+	}
 	k.s.closeWrite()
+	return nil
 }
 
 // Close implements loop.Driver.

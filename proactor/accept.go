@@ -11,20 +11,30 @@ import (
 	"couplet/proactor/ring"
 )
 
+// acceptBatch is how many connections one poll accepts, so that those who are served
+// have their turn.
+const acceptBatch = 64
+
 // Listen implements loop.Driver: one entry accepts until it ends, or where the
-// number of connections is bounded, one of them.
+// number of connections is bounded, one of them. An accept waits exclusively: a
+// connection wakes only who waits longest. Where others accept on the socket, too, that
+// one may be about to be cancelled, or find no descriptor, and nobody would serve the
+// connection. There the entry is a poll, which is always woken, and accept4 follows.
 func (d *driver) Listen(l *loop.Listener) {
 	d.nextID++
-	n := &listener{l: l, id: d.nextID, single: d.oneShot || l.Bounded()}
+	n := &listener{l: l, id: d.nextID, shared: l.Shared(), single: d.oneShot || l.Bounded()}
 	d.listeners[n.id] = n
 	d.armAccept(n)
 }
 
 func (d *driver) armAccept(n *listener) {
 	e := d.entry(newKey(acceptOp, 0, n.id))
-	if n.single {
+	switch {
+	case n.shared:
+		e.PollAdd(n.l.FD(), unix.POLLIN)
+	case n.single:
 		e.Accept(n.l.FD(), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
-	} else {
+	default:
 		e.AcceptMultishot(n.l.FD(), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	}
 	n.armed = true
@@ -48,13 +58,15 @@ func (d *driver) accepted(k key, e *ring.CQE) {
 	n := d.listeners[k.slot()]
 	if n == nil {
 		d.loop.Count().Stale++
-		if e.Res >= 0 {
-			unix.Close(int(e.Res))
-		}
 		return
 	}
 	n.armed = e.Flags&ring.CQEFMore != 0
-	if e.Res >= 0 {
+	errno := syscall.Errno(-min(e.Res, 0))
+	switch {
+	case errno != 0:
+	case n.shared:
+		errno = d.acceptAll(n)
+	default:
 		d.loop.Accepted(n.l, int(e.Res), 0)
 	}
 	switch {
@@ -62,13 +74,37 @@ func (d *driver) accepted(k key, e *ring.CQE) {
 	case n.stopping:
 		delete(d.listeners, n.id)
 		d.loop.AcceptStopped(n.l)
-	case e.Res >= 0: // it ended by itself: once more
-		if !n.single {
+	case errno == 0: // it ended by itself: once more
+		if !n.single && !n.shared {
 			d.loop.Count().Rearmed++
 		}
 		d.armAccept(n)
 	default:
 		delete(d.listeners, n.id)
-		d.loop.Accepted(n.l, -1, syscall.Errno(-e.Res))
+		d.loop.Accepted(n.l, -1, errno)
 	}
+}
+
+// acceptAll accepts who is there.
+func (d *driver) acceptAll(n *listener) syscall.Errno {
+	unix.SetNonblock(n.l.FD(), true) // others may have changed that, and an accept would stop the loop
+	d.loop.Count().Crossings++
+	for range acceptBatch {
+		if n.stopping { // a callback had enough
+			break
+		}
+		fd, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(n.l.FD()), 0, 0,
+			unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0, 0)
+		d.loop.Count().Crossings++
+		d.loop.Tell(loop.Call, "accept4", int(fd), errno)
+		switch errno {
+		case 0:
+			d.loop.Accepted(n.l, int(fd), 0)
+		case unix.EAGAIN:
+			return 0
+		default:
+			return errno
+		}
+	}
+	return 0
 }

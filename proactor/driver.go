@@ -96,6 +96,7 @@ type driver struct {
 	waking  bool     // that read is in flight
 	leaving bool     // and is the last
 	enters  uint64   // of those counted as crossings
+	acted   uint32   // completions of the batch at hand that were acted on
 	inWait  bool     // still true in Shutdown if a callback never came back
 	err     error    // the ring failed
 }
@@ -120,6 +121,7 @@ type conn struct {
 type listener struct {
 	l        *loop.Listener
 	id       uint32
+	shared   bool // others accept on the socket, too
 	single   bool // each accept is armed by itself
 	armed    bool // an accept is in flight
 	stopping bool
@@ -251,6 +253,8 @@ func (d *driver) name(k key) string {
 	switch {
 	case k.kind() == receiveOp && d.oneShot:
 		return "recv"
+	case k.kind() == acceptOp && n != nil && n.shared:
+		return "poll for connections"
 	case k.kind() == acceptOp && n != nil && n.single:
 		return "accept"
 	}
@@ -302,6 +306,7 @@ func (d *driver) Shutdown() error {
 	}
 	if failed || d.waking || d.lending() {
 		loop.Keep(d) // what the kernel still works on must stay
+		d.resetAccepted()
 		d.conns.Each(func(s *conn) {
 			if s.closing && s.inFlight != 0 {
 				d.closeFD(s) // its last completion will not come
@@ -316,6 +321,23 @@ func (d *driver) Shutdown() error {
 		err = e
 	}
 	return err
+}
+
+// resetAccepted resets those who were accepted by completions that nobody acts on any
+// more: their descriptors are in no other place.
+func (d *driver) resetAccepted() {
+	for d.ring.Ready() > 0 || d.ring.Overflowed() && d.ring.Poll() == nil && d.ring.Ready() > 0 {
+		n := d.ring.Ready()
+		for i := d.acted; i < n; i++ {
+			e := d.ring.CQE(i)
+			k := key(e.UserData)
+			if l := d.listeners[k.slot()]; k.kind() == acceptOp && e.Res >= 0 && l != nil && !l.shared {
+				loop.Kernel{}.Reset(int(e.Res))
+			}
+		}
+		d.ring.Advance(n)
+		d.acted = 0
+	}
 }
 
 // holds reports whether an operation is in flight: only when a loop failed.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -282,6 +283,52 @@ func TestALimitIsKeptByOneAcceptAtATime(t *testing.T) {
 			e.Loops()[0].Post(func() { e.Loops()[0].Post(func() { traced <- asked }) })
 			if got := <-traced; !slices.Equal(got, []string{"accept", "accept"}) {
 				t.Errorf("with a place again, the kernel was asked to %q", got)
+			}
+		})
+	}
+}
+
+// ends ends its goroutine, and so its engine.
+type ends struct{}
+
+func (ends) ConnectionMade(couplet.Transport)        { runtime.Goexit() }
+func (ends) DataReceived(couplet.Transport, []byte)  {}
+func (ends) ConnectionLost(couplet.Transport, error) {}
+
+// Of several connections accepted in one batch those behind the one with which the
+// engine failed were left open, in nobody's hands.
+func TestAnEngineThatFailsLeftAcceptedConnectionsOpen(t *testing.T) {
+	for _, tier := range tiers {
+		t.Run(tier.features.Tier(), func(t *testing.T) {
+			e, err := proactor.New(couplet.Config{Features: tier.features})
+			if err != nil {
+				t.Skip(err)
+			}
+			l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return ends{} }))
+			if err != nil {
+				t.Fatal(err)
+			}
+			held, on := make(chan struct{}), make(chan struct{})
+			e.Loops()[0].Post(func() { // and by now it accepts
+				e.Loops()[0].Post(func() { close(held); <-on })
+			})
+			<-held
+			var all []net.Conn
+			for range 5 {
+				c, err := net.Dial("tcp4", l.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				all = append(all, c)
+			}
+			close(on)
+			<-e.Done()
+			for i, c := range all {
+				c.SetReadDeadline(time.Now().Add(10 * time.Second))
+				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("connection %d: %v", i, err)
+				}
 			}
 		})
 	}

@@ -140,8 +140,9 @@ func (d *driver) roomed(s *conn, e *ring.CQE) {
 
 // CloseWrite implements loop.Driver, by a plain call: through the ring it would
 // go by way of a kernel worker thread.
-func (d *driver) CloseWrite(c *loop.Conn) {
+func (d *driver) CloseWrite(c *loop.Conn) error {
 	d.loop.Count().Crossings++
-	err := sock.ShutdownWrite(c.FD()) // where it fails the peer is gone, and receiving tells
+	err := sock.ShutdownWrite(c.FD())
 	d.loop.Returned("shutdown", err)
+	return err
 }

@@ -80,9 +80,11 @@ func (d *driver) reap() {
 		d.loop.Brought(int(n))
 		for i := range n {
 			e := *d.ring.CQE(i)
+			d.acted = i + 1
 			d.completed(&e)
 		}
 		d.ring.Advance(n)
+		d.acted = 0
 	}
 }
 

@@ -40,6 +40,10 @@ func (d *driver) unlisten(l *loop.Listener) {
 
 // accept takes the connections that are there.
 func (d *driver) accept(id uint32) {
+	if n := d.listeners[id]; n != nil && n.l.Shared() {
+		unix.SetNonblock(n.l.FD(), true) // others may have changed that, and an accept would stop the loop
+		d.loop.Count().Crossings++
+	}
 	for range acceptBatch {
 		n := d.listeners[id] // a callback may have stopped it
 		if n == nil {

@@ -270,3 +270,121 @@ func TestAMessageOf64KiBIsReadByOneCall(t *testing.T) {
 		t.Errorf("the calls received %d", reads)
 	}
 }
+
+// noWatches makes each epoll_ctl that adds, of the calling thread, fail from now on, as where
+// memory or the user's watches have run out.
+func noWatches(errno unix.Errno) error {
+	const load, equal, ret = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+	const number, operation = 0, 24 // offsets in seccomp_data: nr, and args[1]
+	filter := []unix.SockFilter{
+		{Code: load, K: number},
+		{Code: equal, Jf: 3, K: unix.SYS_EPOLL_CTL},
+		{Code: load, K: operation},
+		{Code: equal, Jf: 1, K: unix.EPOLL_CTL_ADD},
+		{Code: ret, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+		{Code: ret, K: unix.SECCOMP_RET_ALLOW},
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	prog := &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(prog)), 0, 0)
+}
+
+// resumes reads when its peer has taken what it writes.
+type resumes struct {
+	made chan couplet.Handle
+	lost chan error
+}
+
+func (p resumes) ConnectionMade(t couplet.Transport) {
+	t.PauseReading()
+	p.made <- t.Handle()
+}
+func (p resumes) DataReceived(couplet.Transport, []byte)        {}
+func (p resumes) WritePaused(couplet.Transport)                 {}
+func (p resumes) WriteResumed(t couplet.Transport)              { t.ResumeReading() }
+func (p resumes) ConnectionLost(_ couplet.Transport, err error) { p.lost <- err }
+
+// A send that had to wait where the kernel had no watch for it left a paused connection
+// without any further word: the error was kept for ResumeReading, which waited for the send.
+func TestASendThatCannotBeWatchedWasForgotten(t *testing.T) {
+	const size = 8 << 20
+	for _, errno := range []unix.Errno{unix.ENOMEM, unix.ENOSPC} {
+		e, err := New(couplet.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { // after its connection
+			e.Stop()
+			<-e.Done()
+		}()
+		p := resumes{make(chan couplet.Handle, 1), make(chan error, 1)}
+		_, c := testpeer.Dial(t, e, "tcp4", p)
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		(<-p.made).Post(func(tr couplet.Transport) {
+			if err := noWatches(errno); err != nil {
+				t.Error(err)
+			}
+			tr.Write(make([]byte, size))
+		})
+		n, _ := io.CopyN(io.Discard, c, size)
+		if n == size { // for memory the send asks again; to be read it must be watched
+			continue
+		}
+		select {
+		case err := <-p.lost:
+			if !errors.Is(err, errno) {
+				t.Errorf("%v: lost with %v", errno, err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Errorf("%v: %d of %d bytes, and nobody is told", errno, n, size)
+		}
+	}
+}
+
+// A socket that was adopted is shared: another one of its holders made it blocking (os/exec
+// does, with a file of package net), and the loop hung in accept.
+func TestAnAdoptedSocketThatBlocksStoppedTheLoop(t *testing.T) {
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	f, err := ln.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	e, err := New(couplet.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := resumes{make(chan couplet.Handle, 1), make(chan error, 1)}
+	l, err := e.Listen("tcp4", "", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return p }), couplet.FromFile(f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SetNonblock(int(f.Fd()), false); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp4", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	<-p.made
+	l.Close()
+	select {
+	case <-l.Closed():
+		e.Stop()
+		<-e.Done()
+	case <-time.After(10 * time.Second):
+		t.Error("the loop hangs")
+		other, err := net.Dial("tcp4", ln.Addr().String()) // ends the accept
+		if err == nil {
+			other.Close()
+		}
+	}
+}

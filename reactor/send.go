@@ -89,8 +89,9 @@ func (d *driver) try(s *conn) (n int, err errno) {
 }
 
 // CloseWrite implements loop.Driver.
-func (d *driver) CloseWrite(c *loop.Conn) {
+func (d *driver) CloseWrite(c *loop.Conn) error {
 	d.loop.Count().Crossings++
-	err := sock.ShutdownWrite(c.FD()) // where it fails the peer is gone, and reading tells
+	err := sock.ShutdownWrite(c.FD())
 	d.loop.Returned("shutdown", err)
+	return err
 }

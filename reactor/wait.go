@@ -173,8 +173,13 @@ func (d *driver) set(op operation, s *conn, want interest) {
 		if s.connecting {
 			r.kind = connected
 		}
-		s.watching, s.connecting, s.receiving, s.sending = false, false, false, false
-		d.reports = append(d.reports, r)
+		if s.sending { // while it is paused nobody would hear of the end
+			d.reports = append(d.reports, report{kind: sent, key: s.key(), errno: err})
+		}
+		if s.receiving || s.connecting || !s.sending {
+			d.reports = append(d.reports, r)
+		}
+		s.watching, s.connecting, s.receiving, s.sending, s.full = false, false, false, false, false
 	}
 }
 

@@ -523,7 +523,10 @@ func (c *Conn) flushed() {
 	first := !c.finSent
 	c.finSent = true
 	if first && (c.state == open || !c.ended) { // else the close, which follows at once, brings the FIN
-		c.loop.driver.CloseWrite(c)
+		if err := c.loop.driver.CloseWrite(c); err != nil && c.state == open {
+			c.sendFailed(syscall.ECONNRESET) // which nobody was told yet: it was paused, or is it in this turn
+			return
+		}
 	}
 	if c.state == flushing {
 		c.startLinger()

@@ -44,8 +44,9 @@ type Driver interface {
 	// Send sends the head of c's outbound queue, at most MaxSend bytes: one
 	// Sent, with what the kernel took. There is at most one send in flight.
 	Send(c *Conn)
-	// CloseWrite sends a FIN. It is called only with nothing queued or in flight.
-	CloseWrite(c *Conn)
+	// CloseWrite sends a FIN. It is called only with nothing queued or in flight. An
+	// error says that the connection was reset.
+	CloseWrite(c *Conn) error
 
 	// Close cancels what c has in flight and closes its descriptor: one Closed
 	// when the kernel holds nothing of c. Nothing else of c is reported after

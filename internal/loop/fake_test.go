@@ -136,12 +136,18 @@ func (d fakeDriver) note(format string, args ...any) {
 func (d fakeDriver) Listen(*Listener)     { d.note("listen") }
 func (d fakeDriver) StopAccept(*Listener) { d.note("stop accept") }
 func (d fakeDriver) Connect(c *Conn)      { d.note("connect") }
-func (d fakeDriver) CloseWrite(c *Conn)   { d.note("close write") }
-func (d fakeDriver) Receive(c *Conn)      { d.note("receive") }
-func (d fakeDriver) StopReceive(c *Conn)  { d.note("stop receive") }
-func (d fakeDriver) Watch(c *Conn)        { d.note("watch") }
-func (d fakeDriver) Wake()                {}
-func (d fakeDriver) Shutdown() error      { d.note("shutdown"); return nil }
+func (d fakeDriver) CloseWrite(c *Conn) error {
+	d.note("close write")
+	if d.b.torn {
+		return syscall.ENOTCONN
+	}
+	return nil
+}
+func (d fakeDriver) Receive(c *Conn)     { d.note("receive") }
+func (d fakeDriver) StopReceive(c *Conn) { d.note("stop receive") }
+func (d fakeDriver) Watch(c *Conn)       { d.note("watch") }
+func (d fakeDriver) Wake()               {}
+func (d fakeDriver) Shutdown() error     { d.note("shutdown"); return nil }
 
 func (d fakeDriver) Send(c *Conn) {
 	n := 0

@@ -64,8 +64,9 @@ type listener struct {
 	left    atomic.Int32  // sockets not yet closed
 	done    chan struct{} // closed with the last one
 
-	once  sync.Once
-	files sync.Mutex // held while a descriptor is duplicated or closed
+	closed atomic.Bool // Close was called
+	handed atomic.Bool // File was
+	files  sync.Mutex  // held while a descriptor is duplicated or closed
 }
 
 // Listener is one listening socket on one loop.
@@ -93,6 +94,12 @@ func (ln *Listener) FD() int { return ln.fd }
 // an heir of the socket can serve.
 func (ln *Listener) Bounded() bool { return ln.listener.opts.MaxConns > 0 }
 
+// Shared reports whether others may accept on the socket, too: it was handed over, to
+// us or by us.
+func (ln *Listener) Shared() bool {
+	return ln.listener.opts.File != nil || ln.listener.handed.Load()
+}
+
 // Addr implements couplet.Listener.
 func (n *listener) Addr() net.Addr { return n.addr }
 
@@ -101,11 +108,11 @@ func (n *listener) Closed() <-chan struct{} { return n.done }
 
 // Close implements couplet.Listener.
 func (n *listener) Close() error {
-	n.once.Do(func() {
+	if n.closed.CompareAndSwap(false, true) {
 		for _, ln := range n.sockets {
 			ln.loop.Post(ln.stop) // an ended loop has closed it
 		}
-	})
+	}
 	return nil
 }
 
@@ -114,11 +121,12 @@ func (n *listener) File() (*os.File, error) {
 	n.files.Lock()
 	defer n.files.Unlock()
 	fd := n.sockets[0].fd
-	if fd < 0 {
+	if fd < 0 || n.closed.Load() {
 		return nil, net.ErrClosed
 	}
 	f, err := sock.File(fd, n.addr.String())
 	if err == nil {
+		n.handed.Store(true)
 		n.path = sock.UnixPath{} // whoever gets f may serve it for longer than we do
 	}
 	return f, err

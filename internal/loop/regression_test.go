@@ -663,3 +663,55 @@ func TestCallsOffTheLoopWentUnnoticed(t *testing.T) {
 		}
 	}
 }
+
+// The Handle that a protocol asked for in ConnectionLost was the zero one, so that who
+// keeps his connections in a map by their Handles could not take them out.
+func TestTheHandleOfALostConnectionIsTheSame(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	p := &notes{}
+	c := b.accept(p)
+	h := c.Handle()
+	var last couplet.Handle
+	p.lost = func(t couplet.Transport) { last = t.Handle() }
+	c.Abort()
+	b.turn(b.closed(c))
+	if last != h {
+		t.Errorf("%v became %v", h, last)
+	}
+	if err := last.Close(); err != net.ErrClosed {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+// What Handles had posted to a connection counted against the next one in its slot.
+func TestPostsToAPredecessorCountedAgainstItsSuccessor(t *testing.T) {
+	b := newBench(t, couplet.Config{PostsPerTurn: 1})
+	first := b.accept(&notes{}, couplet.MaxOutbound(1000))
+	h := first.Handle()
+	for range 5 {
+		b.loop.Post(func() {})
+	}
+	if _, err := h.Write(make([]byte, 900)); err != nil {
+		t.Fatal(err)
+	}
+	first.Abort()
+	b.turn(b.closed(first))
+	second := b.accept(&notes{}, couplet.MaxOutbound(1000))
+	if second.slot != first.slot {
+		t.Fatal("it has another slot")
+	}
+	if _, err := second.Handle().Write(make([]byte, 900)); err != nil {
+		t.Error(err)
+	}
+}
+
+// File gave the socket away after Close had been called.
+func TestFileAfterCloseGaveASocket(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &notes{} }))
+	ln.listener.Close()
+	if f, err := ln.listener.File(); err != net.ErrClosed {
+		f.Close()
+		t.Errorf("File: %v", err)
+	}
+}

@@ -87,6 +87,9 @@ func (s *slab) remove(c *Conn) {
 	e := s.at(c.slot)
 	e.conn = nil
 	e.generation.Store(c.generation + 1)
+	if h := e.handled.Load(); h != nil && h.posted.Load() != 0 {
+		e.handled.Store(nil) // what was posted to c is not to count against the next one
+	}
 	if c.generation < GenerationMask {
 		s.free = append(s.free, c.slot)
 	}

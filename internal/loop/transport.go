@@ -197,10 +197,7 @@ func (c *Conn) Loop() couplet.Loop {
 // Handle implements couplet.Transport.
 func (c *Conn) Handle() couplet.Handle {
 	c.loop.check()
-	if c.state == lost {
-		return couplet.Handle{}
-	}
-	if !c.watched {
+	if c.state != lost && !c.watched { // the Handle of one that is lost is what it was, and refuses
 		c.watched = true
 		c.loop.slab.at(c.slot).handle().limit.Store(int64(c.origin.opts.MaxOutbound))
 		c.publish()

@@ -35,7 +35,7 @@ func open(op string, sa *Sockaddr, o *couplet.Options, prepare func(fd int) erro
 }
 
 // setOptions sets on a socket what o says of its connections. Linux copies all
-// of it from a listener to the sockets it accepts.
+// of it from a listener to the sockets it accepts, but for the buffers of unix sockets.
 func setOptions(fd, family int, o *couplet.Options) error {
 	type option struct {
 		level, name, value int
