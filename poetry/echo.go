@@ -10,7 +10,8 @@ import (
 // Echo is the Factory of an echo server: it sends back what it gets. It stops
 // reading from a client that does not take its echo, so a connection costs at
 // most the high watermark and one delivery. When the client closes its half, what
-// is owed is sent and the connection closed.
+// is owed is sent and the connection closed. When the engine stops it goes on until
+// its clients close; the deadline of Shutdown cuts, by a reset, those who do not.
 type Echo struct {
 	// Upper sends ASCII letters back in upper case. Other bytes stay, so that
 	// characters split across two deliveries come back unharmed.
@@ -38,11 +39,15 @@ func (flow) WritePaused(t couplet.Transport) { t.PauseReading() }
 
 func (flow) WriteResumed(t couplet.Transport) { t.ResumeReading() }
 
+// Draining goes on: what the client has sent, or will send, is still to come back.
+func (flow) Draining(couplet.Transport) {}
+
 type echo struct{ flow }
 
 var (
 	_ couplet.WriteFlow      = echo{}
 	_ couplet.BufferReceiver = echo{}
+	_ couplet.DrainHandler   = echo{}
 )
 
 func (echo) DataReceived(t couplet.Transport, data []byte) { answer(t, data) }

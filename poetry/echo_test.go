@@ -2,8 +2,11 @@ package poetry_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"io"
 	"net"
+	"syscall"
 	"testing"
 
 	"couplet"
@@ -62,6 +65,60 @@ func TestEchoHoldsBackWhoDoesNotRead(t *testing.T) {
 			t.Errorf("%d bytes of %d came back, %v", len(got), len(all), err)
 		}
 	})
+}
+
+// A client that is not done when the engine stops gets its echo still: closed at
+// once, it took the clean end for all that there was.
+func TestEchoGoesOnWhileTheEngineStops(t *testing.T) {
+	onEach(t, func(t *testing.T, e couplet.Engine) {
+		l, err := e.Listen("tcp", "127.0.0.1:0", poetry.Echo{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := dial(t, poetry.AddrOf(l.Addr()))
+		echoed(t, conn)
+		e.Stop()
+		await(t, "the listener's end", l.Closed())
+		echoed(t, conn)
+		all := text(10000)
+		conn.Write(all)
+		conn.(*net.TCPConn).CloseWrite()
+		if got := readPoem(t, conn); !bytes.Equal(got, all) {
+			t.Errorf("%d bytes of %d came back", len(got), len(all))
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if d, err := e.Shutdown(ctx); err != nil || d.Clean != 1 || d.Cut != 0 {
+			t.Errorf("%+v, %v; want one clean", d, err)
+		}
+	})
+}
+
+// Who never closes holds up the end until its deadline, and looks cut then.
+func TestIdleClientOfAnEchoIsCutAtTheDeadline(t *testing.T) {
+	onEach(t, func(t *testing.T, e couplet.Engine) {
+		conn := dial(t, serve(t, e, "tcp", poetry.Echo{Upper: true}))
+		echoed(t, conn)
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if d, err := e.Shutdown(ctx); err == nil || d.Cut != 1 {
+			t.Errorf("%+v, %v; want one cut", d, err)
+		}
+		if n, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("read %d, %v; want a reset", n, err)
+		}
+	})
+}
+
+// echoed sends a byte and waits for its echo.
+func echoed(t *testing.T, c net.Conn) {
+	t.Helper()
+	if _, err := io.WriteString(c, "1"); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
 }
 
 // watched tells what was queued when it was first paused.

@@ -35,9 +35,9 @@ func newServe(c *common) *cobra.Command {
 		Use:   "serve",
 		Short: "Serve a poem, or an echo, until interrupted",
 		Long: `Serve until SIGINT, SIGTERM or SIGHUP. Then the server drains: it accepts no more,
-and poems under way are finished. What is not finished after --drain-timeout is
-reset, so that it looks cut; the exit status is then 1. A second SIGINT or SIGTERM
-cuts at once.`,
+poems under way are finished, and an echo goes on until its client closes. What is
+not finished after --drain-timeout is reset, so that it looks cut; the exit status
+is then 1. A second SIGINT or SIGTERM cuts at once.`,
 	}
 	services := []*cobra.Command{newServePoem(c), newServeEcho(c)}
 	var known []string

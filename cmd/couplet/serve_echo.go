@@ -15,8 +15,10 @@ func newServeEcho(c *common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "echo",
 		Short: "Send back what comes in",
-		Long:  "Send back what comes in. A client that does not take its echo is not read from.",
-		Args:  noArgs,
+		Long: `Send back what comes in. A client that does not take its echo is not read from.
+After a signal the echo goes on until the clients close. Who is still there after
+--drain-timeout, if only idle, is reset, and the exit status is 1.`,
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return s.run("echo", func(*slog.Logger) couplet.Factory { return poetry.Echo{Upper: upper} })
 		},

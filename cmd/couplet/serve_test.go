@@ -156,6 +156,50 @@ func TestDrainingFinishesPoems(t *testing.T) {
 	}
 }
 
+// A server that drains echoes until its clients are done; who never closes is cut at
+// the deadline.
+func TestDrainingEchoGoesOn(t *testing.T) {
+	t.Parallel()
+	for _, engine := range working() {
+		s := serve(t, "echo", "--engine", engine)
+		c := s.dial()
+		echo := func() {
+			io.WriteString(c, "a line\n")
+			if _, err := io.ReadFull(c, make([]byte, len("a line\n"))); err != nil {
+				t.Errorf("%s: %v", engine, err)
+			}
+		}
+		echo()
+		s.signal(syscall.SIGTERM)
+		for { // until the server listens no more
+			another, err := net.Dial("tcp", "127.0.0.1:"+s.addr)
+			if err != nil {
+				break
+			}
+			another.Close()
+		}
+		echo()
+		c.(*net.TCPConn).CloseWrite()
+		if rest := readAll(t, c); rest != "" {
+			t.Errorf("%s: then %q", engine, rest)
+		}
+		if status := s.end(); status != 0 {
+			t.Errorf("%s: exit status %d\n%s", engine, status, s.stderr.text())
+		}
+
+		s = serve(t, "echo", "--engine", engine, "--drain-timeout", "20ms")
+		c = s.dial()
+		echo()
+		s.signal(syscall.SIGTERM)
+		if n, err := c.Read(make([]byte, 1)); !isReset(err) {
+			t.Errorf("%s: read %d, %v; want a reset", engine, n, err)
+		}
+		if status := s.end(); status != 1 || !strings.Contains(s.stderr.text(), "couplet: 1 connection was cut") {
+			t.Errorf("%s: exit status %d\n%s", engine, status, s.stderr.text())
+		}
+	}
+}
+
 // What nohup has a server ignore it goes on to ignore.
 func TestNohupServerOutlivesItsTerminal(t *testing.T) {
 	t.Parallel()

@@ -115,6 +115,7 @@ func TestAKernelWithoutMemoryIsLeftAlone(t *testing.T) {
 	if took := at[len(at)-1] - at[0]; took < float64(len(at)-1)/1000 {
 		t.Errorf("%d calls in %.0f ms", len(at), 1000*took)
 	}
+	c.Close() // which the drain would wait for
 	if err := syscall.Kill(thread, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
