@@ -87,6 +87,8 @@ func (s *serving) address() (network, address string) {
 
 // run serves f under name until a signal or the engine's failure.
 func (s *serving) run(name string, build func(log *slog.Logger) couplet.Factory) error {
+	// Whoever reads the log may go away, and ends no client by it: what is written then is lost.
+	signal.Ignore(syscall.SIGPIPE)
 	// Caught from here on, so that a signal right after the first line drains.
 	signals, gone := make(chan os.Signal, 2), hangups()
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)

@@ -244,6 +244,38 @@ func TestCutPoemsLookCut(t *testing.T) {
 	}
 }
 
+// Whoever goes away from the log ends nothing: its next line was a SIGPIPE, and every
+// poem was cut.
+func TestServerOutlivesTheReaderOfItsOutput(t *testing.T) {
+	t.Parallel()
+	log, logEnd, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(binary, "serve", "poem", "--num-bytes", "100", "--delay", "20ms")
+	cmd.Stderr = logEnd
+	s := serveCmd(t, cmd)
+	logEnd.Close()
+	c := s.dial()
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	log.Close()
+	for range 3 { // each is two lines of the log
+		if got := readAll(t, s.dial()); got != poem("ozymandias") {
+			t.Errorf("got %d bytes", len(got))
+		}
+	}
+	if got := readAll(t, c); got != poem("ozymandias")[1:] {
+		t.Errorf("got %d bytes", len(got))
+	}
+	s.signal(syscall.SIGTERM)
+	if status := s.end(); status != 0 {
+		t.Errorf("exit status %d, %v", status, cmd.ProcessState)
+	}
+}
+
 // Whoever does not read the log holds up no client.
 func TestUnreadLogHoldsUpNobody(t *testing.T) {
 	t.Parallel()
