@@ -157,6 +157,8 @@ func (s *serving) explain(err error) error {
 	}
 	var unknown *net.DNSError
 	switch {
+	case errors.Is(err, syscall.EADDRINUSE) && s.unix != "" && !isSocket(s.unix):
+		return fmt.Errorf("%s exists and is not a socket; choose another %s", where, change)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("%s is in use; choose another %s", where, change)
 	case errors.Is(err, syscall.EACCES) && s.unix == "":
@@ -169,4 +171,10 @@ func (s *serving) explain(err error) error {
 		return failure{err}
 	}
 	return fmt.Errorf("cannot listen on %s: %w; choose another %s", where, err, change)
+}
+
+// isSocket reports whether path is a socket, or is not there any more.
+func isSocket(path string) bool {
+	info, err := os.Stat(path)
+	return err != nil || info.Mode()&os.ModeSocket != 0
 }

@@ -26,6 +26,12 @@ func TestBadInput(t *testing.T) {
 	plain := file(t, "plain", "text")
 	old, strange := file(t, "old.json", `{"version": 99}`), file(t, "empty.json", "{}")
 	dir := t.TempDir()
+	sock := dir + "/taken"
+	served, err := net.Listen("unix", sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer served.Close()
 	load := file(t, "load.yaml", "request: 200\nresponse: 512\nthink: 10ms\n")
 	deep := file(t, "deep.yaml", "request: 200\nresponse: 512\ndepth: 2\n")
 	misspelt := file(t, "misspelt.yaml", "request: 200\n\nreponse: 512\n")
@@ -85,7 +91,9 @@ func TestBadInput(t *testing.T) {
 		{"serve poem --port " + port, []string{port, "in use", "--port"}},
 		{"serve poem --iface no.such.invalid", []string{`"no.such.invalid"`, "choose another --iface"}},
 		{"serve poem --iface 192.0.2.1", []string{"192.0.2.1", "address of this machine"}},
-		{"serve poem --unix " + plain, []string{plain, "in use"}},
+		{"serve poem --unix " + plain, []string{plain + " exists and is not a socket", "choose another --unix"}},
+		{"serve poem --unix " + dir, []string{dir + " exists and is not a socket", "choose another --unix"}},
+		{"serve poem --unix " + sock, []string{sock + " is in use", "choose another --unix"}},
 		{"serve poem --unix " + dir + "/no/such", []string{dir + "/no/such", "--unix"}},
 
 		{"fetch", []string{"PORT", "HOST:PORT", "unix:/PATH"}},
