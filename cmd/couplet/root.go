@@ -136,9 +136,18 @@ func (c *common) logger() (log *slog.Logger, end func()) {
 	}
 	var h slog.Handler = slog.NewTextHandler(w, options)
 	if c.logFormat == "json" {
+		options.ReplaceAttr = durationText
 		h = slog.NewJSONHandler(w, options)
 	}
 	return slog.New(h), w.end
+}
+
+// durationText has a duration read 10s in JSON too, where slog writes nanoseconds.
+func durationText(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 // open makes the engine that was asked for. One that the kernel refuses is a

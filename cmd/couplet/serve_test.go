@@ -84,9 +84,12 @@ func TestLogIsJSONIfAsked(t *testing.T) {
 	s.end()
 	seen := map[string]bool{}
 	for line := range strings.Lines(s.stderr.text()) {
-		var record struct{ Msg string }
+		var record struct{ Msg, Timeout string }
 		if err := json.Unmarshal([]byte(line), &record); err != nil {
 			t.Errorf("%q: %v", line, err)
+		}
+		if record.Msg == "draining" && record.Timeout != "10s" {
+			t.Errorf("%q: want the timeout as 10s", line)
 		}
 		seen[record.Msg] = true
 	}
