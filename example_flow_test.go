@@ -2,6 +2,7 @@ package couplet_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -21,7 +22,13 @@ func each(t *testing.T, f func(t *testing.T, e couplet.Engine)) {
 			if err != nil {
 				t.Skip(err)
 			}
-			defer e.Shutdown(t.Context())
+			t.Cleanup(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+				defer cancel()
+				if d, err := e.Shutdown(ctx); err != nil {
+					t.Errorf("%+v, %v", d, err)
+				}
+			})
 			f(t, e)
 		})
 	}
@@ -93,6 +100,77 @@ func TestExampleProxyLosesNothingOfAPeerThatReadsLate(t *testing.T) {
 		}
 		losesNothing(t, l, 64<<20)
 	})
+}
+
+// The example closed at once when its engine stopped, and who had more to say took the
+// clean end for all of the answer.
+func TestExampleServerAnswersWhileItsEngineStops(t *testing.T) {
+	each(t, func(t *testing.T, e couplet.Engine) {
+		l := greets(t, e)
+		c := begun(t, l)
+		stopped(t, e, l)
+		io.WriteString(c, "stranger")
+		c.(*net.TCPConn).CloseWrite()
+		if answer, err := io.ReadAll(c); string(answer) != "ello, stranger" || err != nil {
+			t.Errorf("then %q, %v", answer, err)
+		}
+	})
+}
+
+// A download through the proxy had a clean end in its midst.
+func TestExampleProxyFinishesADownloadWhileItsEngineStops(t *testing.T) {
+	each(t, func(t *testing.T, e couplet.Engine) {
+		server, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		const size = 32 << 20 // more than the kernel holds on the way
+		failed := make(chan error, 1)
+		go func() {
+			c, err := server.Accept()
+			if err == nil {
+				c.SetDeadline(time.Now().Add(time.Minute))
+				_, err = c.Write(make([]byte, size))
+				err = errors.Join(err, c.Close())
+			}
+			failed <- err
+		}()
+		l, err := e.Listen("tcp", "127.0.0.1:0", proxy{e, server.Addr().String()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := begun(t, l)
+		stopped(t, e, l)
+		n, err := io.Copy(io.Discard, c)
+		if err := errors.Join(err, <-failed); n != size-1 || err != nil {
+			t.Errorf("%d bytes of %d, %v", n+1, size, err)
+		}
+	})
+}
+
+// begun is a connection to l of which the first byte has come.
+func begun(t *testing.T, l couplet.Listener) net.Conn {
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(time.Minute))
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// stopped stops e and waits until its connections were told, as was the listener l.
+func stopped(t *testing.T, e couplet.Engine, l couplet.Listener) {
+	e.Stop()
+	select {
+	case <-l.Closed():
+	case <-time.After(time.Minute):
+		t.Fatal("the listener lives")
+	}
 }
 
 func TestExampleProxyResetsAClientWhoseServerIsNotThere(t *testing.T) {

@@ -11,7 +11,8 @@ import (
 	"couplet/engines"
 )
 
-// served says who serves, and is done with the connection.
+// served says who serves, and is done with the connection. A protocol whose conversation
+// goes on has Draining, or Shutdown closes it at once.
 type served string
 
 func (s served) ConnectionMade(t couplet.Transport) {

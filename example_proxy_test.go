@@ -26,7 +26,10 @@ func (p proxy) Build(net.Addr) couplet.Protocol {
 // a Transport that is lost do nothing, so nobody asks whether it is.
 type half struct{ to couplet.Transport }
 
-var _ couplet.WriteFlow = half{}
+var (
+	_ couplet.WriteFlow    = half{}
+	_ couplet.DrainHandler = half{}
+)
 
 // Who does not take the data holds back who sends it.
 func (h half) WritePaused(couplet.Transport)  { h.to.PauseReading() }
@@ -41,6 +44,10 @@ func (h half) DataReceived(t couplet.Transport, data []byte) {
 // ReadClosed passes the FIN on; the answer may still come. Once both halves are
 // closed the connections end by themselves.
 func (h half) ReadClosed(couplet.Transport) { h.to.CloseWrite() }
+
+// Draining goes on until both ends are done, or to the deadline of Shutdown: a close would
+// cut what is under way, and look clean.
+func (h half) Draining(couplet.Transport) {}
 
 // ConnectionLost has what was cut look cut on the other side too.
 func (h half) ConnectionLost(_ couplet.Transport, why error) {

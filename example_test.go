@@ -15,7 +15,10 @@ import (
 // it, it does not read either.
 type greeter struct{}
 
-var _ couplet.WriteFlow = greeter{}
+var (
+	_ couplet.WriteFlow    = greeter{}
+	_ couplet.DrainHandler = greeter{}
+)
 
 func (greeter) ConnectionMade(t couplet.Transport)            { t.Write([]byte("hello, ")) }
 func (greeter) ConnectionLost(t couplet.Transport, why error) {}
@@ -27,6 +30,11 @@ func (greeter) DataReceived(t couplet.Transport, data []byte) {
 		t.Abort() // an answer with a hole in it must not look whole
 	}
 }
+
+// Draining goes on until the peer closes, or to the deadline of Shutdown. Without it the
+// connection is closed at once when the engine stops: what the peer has sent by then
+// and is not delivered gets no answer, and the end looks clean.
+func (greeter) Draining(couplet.Transport) {}
 
 // A server is a Factory that builds a Protocol for each connection. A protocol
 // without ReadClosed is closed, flushed first, when its peer closes its half.
