@@ -46,8 +46,10 @@ type Engine interface {
 	Stats() Stats
 
 	// Stop begins to end the engine, and returns at once. Listeners close,
-	// dials fail with ErrShutdown, every protocol gets Draining, or Close where
-	// it has no Draining. When the last connection is gone, Done is closed.
+	// dials fail with ErrShutdown, every protocol gets Draining. One without it is
+	// closed at once: what its peer has sent and it was not given is dropped, and the
+	// peer sees a clean end. Implement [DrainHandler] to finish what is under way.
+	// When the last connection is gone, Done is closed.
 	Stop()
 
 	// Done is closed when the engine has ended and holds nothing any more, or
@@ -59,7 +61,9 @@ type Engine interface {
 	Err() error
 
 	// Shutdown is Stop, then a wait for the end. When ctx is done first, what
-	// is still open is aborted (a reset, never a FIN) with reason ErrShutdown.
+	// is still open is aborted (a reset, never a FIN) with reason ErrShutdown. Only
+	// a protocol with Draining has that time: others are closed when it begins, as
+	// Stop says.
 	// The report tells how many connections drained and how many were cut; the
 	// error is nil if none was cut, context.Cause(ctx) if some were, or the
 	// engine's failure. A callback that has not returned 5 s after ctx was done is
@@ -73,7 +77,8 @@ type Engine interface {
 // stopped.
 type Drained struct {
 	// Clean ended before the deadline: everything sent, or for a reason of their
-	// own, which ConnectionLost told (a peer's reset, say).
+	// own, which ConnectionLost told (a peer's reset, say). Those without Draining
+	// are among them, whatever they were not given.
 	Clean int
 	// Cut were aborted at the deadline.
 	Cut int
@@ -100,6 +105,8 @@ type Listener interface {
 	// of them, and connections that wait in the backlogs of the others are reset when
 	// it closes: to lose none, spread by RoundRobin or LeastConnections. And Close the
 	// listener and wait for Closed before Shutdown, which resets who is accepted meanwhile.
+	// Shutdown lets those who were accepted finish only where their protocol has
+	// Draining (see [DrainHandler]).
 	File() (*os.File, error)
 }
 

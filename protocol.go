@@ -62,11 +62,14 @@ type BufferReceiver interface {
 }
 
 // DrainHandler is implemented by a Protocol that ends its connection itself
-// when the engine stops. A protocol without it is closed (flush, then close).
+// when the engine stops. A protocol without it is closed at once: what it wrote is
+// flushed, but what its peer has sent and it was not given is dropped, and the peer
+// sees a clean end. Who has a request under way, or answers to a stream, needs it.
 type DrainHandler interface {
-	// Draining says, once, that the engine is stopping. The protocol should
-	// finish what it owes its peer and close; what is still open at the
-	// deadline of Shutdown is aborted.
+	// Draining says, once, that the engine is stopping. Everything goes on as
+	// before. The protocol should finish what it owes its peer and close; to do
+	// nothing is to go on until the peer closes. What is still open at the
+	// deadline of Shutdown is aborted, so that it looks cut.
 	Draining(t Transport)
 }
 
