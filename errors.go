@@ -29,8 +29,9 @@ var (
 // Errors of calls.
 var (
 	// ErrOutboundFull is returned by a write that would exceed
-	// Options.MaxOutbound. Nothing was queued; the connection lives.
-	ErrOutboundFull = errors.New("couplet: outbound queue is full; obey WritePaused, or raise MaxOutbound")
+	// Options.MaxOutbound. Nothing was queued; the connection lives. [WriteFlow] says
+	// how a protocol goes on, [Handle.Write] how another goroutine does.
+	ErrOutboundFull = errors.New("couplet: outbound queue is full; obey WritePaused (see WriteFlow and Handle.Write), or raise MaxOutbound")
 
 	// ErrEngineClosed is returned by Listen and Dial once the engine was
 	// stopped.

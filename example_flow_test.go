@@ -166,11 +166,165 @@ func begun(t *testing.T, l couplet.Listener) net.Conn {
 // stopped stops e and waits until its connections were told, as was the listener l.
 func stopped(t *testing.T, e couplet.Engine, l couplet.Listener) {
 	e.Stop()
+	awaited(t, "the listener's end", l.Closed())
+}
+
+// pausing has a source, or a stream, tell when it is paused.
+type pausing chan bool
+
+func (p pausing) tell() {
 	select {
-	case <-l.Closed():
-	case <-time.After(time.Minute):
-		t.Fatal("the listener lives")
+	case p <- true:
+	default:
 	}
+}
+
+type pausingSource struct {
+	*source
+	paused pausing
+}
+
+func (p pausingSource) WritePaused(t couplet.Transport) {
+	p.source.WritePaused(t)
+	p.paused.tell()
+}
+
+type pausingStream struct {
+	*stream
+	pausing pausing
+}
+
+func (p pausingStream) WritePaused(t couplet.Transport) {
+	p.stream.WritePaused(t)
+	p.pausing.tell()
+}
+
+// A producer gets to its end by itself, with bounded memory, though the kernel takes
+// all that it writes and so WriteResumed never comes, and though its peer takes nothing
+// for a time; whatever the size of its pieces.
+func TestExampleProducerGetsToItsEnd(t *testing.T) {
+	each(t, func(t *testing.T, e couplet.Engine) {
+		for _, piece := range []int{1 << 10, 64 << 10, 300 << 10} {
+			for _, late := range []bool{false, true} {
+				size := 4<<20 + 1
+				if late {
+					size = 32 << 20 // more than the kernel holds
+				}
+				ended, paused := make(chan int, 1), make(pausing, 1)
+				l, err := e.Listen("tcp", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol {
+					return pausingSource{&source{left: size, piece: make([]byte, piece), ended: ended}, paused}
+				}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				c := begun(t, l)
+				c.(*net.TCPConn).CloseWrite()
+				if late {
+					awaited(t, "the pause", paused)
+				}
+				if n, err := io.Copy(io.Discard, c); n != int64(size-1) || err != nil {
+					t.Errorf("pieces of %d, late %v: %d bytes of %d, %v", piece, late, n+1, size, err)
+				}
+				c.Close()
+				if most := awaited(t, "the producer's end", ended); most > 64<<10+piece {
+					t.Errorf("pieces of %d, late %v: %d bytes were queued", piece, late, most)
+				}
+			}
+		}
+	})
+}
+
+// A goroutine that met ErrOutboundFull gets to its end: with a peer that reads, of which
+// WriteResumed may never tell, and with one that is late.
+func TestExampleGoroutineGetsToItsEnd(t *testing.T) {
+	each(t, func(t *testing.T, e couplet.Engine) {
+		for _, late := range []bool{false, true} {
+			made, paused := make(chan *stream, 1), make(pausing, 1)
+			l, err := e.Listen("tcp", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol {
+				return pausingStream{newStream(made), paused}
+			}), couplet.MaxOutbound(256<<10))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+			c.SetDeadline(time.Now().Add(time.Minute))
+			s := awaited(t, "the connection", made)
+			const pieces, size = 1000, 32 << 10
+			failed := make(chan error, 1)
+			go func() {
+				piece := make([]byte, size)
+				for range pieces {
+					if err := s.write(piece); err != nil {
+						failed <- err
+						return
+					}
+				}
+				failed <- s.handle.Close()
+			}()
+			if late {
+				awaited(t, "the pause", paused)
+			}
+			if n, err := io.Copy(io.Discard, c); n != pieces*size || err != nil {
+				t.Errorf("late %v: %d bytes of %d, %v", late, n, pieces*size, err)
+			}
+			if err := awaited(t, "the goroutine", failed); err != nil {
+				t.Errorf("late %v: %v", late, err)
+			}
+			c.Close()
+		}
+	})
+}
+
+// A goroutine that waits for room hears of the connection's end.
+func TestExampleGoroutineEndsWithItsConnection(t *testing.T) {
+	each(t, func(t *testing.T, e couplet.Engine) {
+		made := make(chan *stream, 1)
+		l, err := e.Listen("tcp", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol {
+			return newStream(made)
+		}), couplet.MaxOutbound(256<<10))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		s := awaited(t, "the connection", made)
+		wrote, failed := make(chan bool, 1), make(chan error, 1)
+		go func() {
+			for {
+				if err := s.write(make([]byte, 64<<10)); err != nil {
+					failed <- err
+					return
+				}
+				select {
+				case wrote <- true:
+				default:
+				}
+			}
+		}()
+		awaited(t, "the first piece", wrote)
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+		if err := awaited(t, "the goroutine", failed); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func awaited[T any](t *testing.T, what string, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(time.Minute):
+		t.Fatalf("no sign of %s", what)
+	}
+	return v
 }
 
 func TestExampleProxyResetsAClientWhoseServerIsNotThere(t *testing.T) {

@@ -40,13 +40,20 @@ type WriteClosedHandler interface {
 // WriteFlow is implemented by a Protocol that produces data faster than a peer
 // may take it. Both calls come in strict turn, WritePaused first, and never
 // from inside Write; after Close neither comes.
+//
+// Neither comes while the kernel takes what each turn has written, so a producer
+// that stops of itself, at some Buffered, and waits for WriteResumed may wait for
+// ever. It writes a piece and, unless WritePaused comes, goes on in the next turn: in
+// a function that it gave to [Loop.Post], or in a Timer that it Resets to 0, of which
+// no second one can be pending. After WritePaused it goes on in WriteResumed. So no
+// more is queued than the high watermark and a piece; the example shows it.
 type WriteFlow interface {
 	// WritePaused comes after a turn's flush that left more than the high
 	// watermark queued.
 	WritePaused(t Transport)
 
-	// WriteResumed comes when the queue has drained to the low watermark
-	// (empty, by default).
+	// WriteResumed comes after WritePaused, when the queue has drained to the low
+	// watermark (empty, by default).
 	WriteResumed(t Transport)
 }
 

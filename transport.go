@@ -23,7 +23,8 @@ type Transport interface {
 	// from 16 KiB on it may leave before. It returns (0, net.ErrClosed) after
 	// Close, CloseWrite, Abort or ConnectionLost and once sending has failed, which
 	// ConnectionLost is about to tell, and (0, ErrOutboundFull) where p would exceed
-	// [Options.MaxOutbound]; nothing is queued then, and the connection lives.
+	// [Options.MaxOutbound]; nothing is queued then, and the connection lives. Who
+	// writes much writes it in pieces, as [WriteFlow] says.
 	Write(p []byte) (int, error)
 
 	// Writev is Write of the concatenation of bufs: all of it or nothing.
@@ -34,7 +35,8 @@ type Transport interface {
 	// fails while it sends them. The caller keeps its reference. It returns
 	// net.ErrClosed as Write does, and never ErrOutboundFull: lent bytes do not
 	// count against MaxOutbound. They do in Buffered and against the watermark, so
-	// who lends fresh memory stops at WritePaused, or looks at Buffered, to bound it.
+	// who lends fresh memory stops at WritePaused to bound it (see [WriteFlow]). Who
+	// stops at some Buffered looks again in a later turn: WriteResumed need not come.
 	WriteBuffer(b *Buffer) error
 
 	// Buffered is the number of bytes queued and not yet taken by the kernel.
@@ -69,8 +71,9 @@ type Transport interface {
 	ResumeReading()
 
 	// SetWatermarks sets the bytes queued above which WritePaused comes (64 KiB
-	// at first) and down to which WriteResumed comes (0 at first). Values out
-	// of order or negative are brought into order: low is at most high.
+	// at first) and down to which WriteResumed comes (0 at first), if WritePaused
+	// came before. Values out of order or negative are brought into order: low is
+	// at most high.
 	SetWatermarks(low, high int)
 
 	// AfterFunc calls f on the loop after d, unless the connection is lost or
@@ -129,6 +132,11 @@ func NewHandle(owner HandleOwner, id uint64) Handle { return Handle{owner, id} }
 // the connection may still be lost before they are sent, as with any write. It
 // returns ErrOutboundFull where they, what is on its way from Handles and all that
 // is queued would exceed [Options.MaxOutbound].
+//
+// Nothing tells the goroutine of room after that. It Posts a function, which comes
+// behind what it wrote: if WritePaused came, WriteResumed is to tell the goroutine, else the
+// function tells it to try again. Then MaxOutbound must be more than the high
+// watermark and a piece. The example shows it.
 func (h Handle) Write(p []byte) (int, error) {
 	if h.owner == nil {
 		return 0, net.ErrClosed
