@@ -47,6 +47,16 @@ func receive[T any](t *testing.T, ch <-chan T, what string) (v T) {
 	return v
 }
 
+func await(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !cond(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Errorf("%s did not come in time", what)
+			return
+		}
+	}
+}
+
 // script is a protocol of functions.
 type script struct {
 	made   func(t couplet.Transport)
@@ -332,4 +342,56 @@ func TestArgumentsThatCannotBeRight(t *testing.T) {
 	if _, err := New(couplet.Config{Loops: -1}); err == nil {
 		t.Error("-1 loops are accepted")
 	}
+}
+
+// drainer is a script that is told of Stop, and goes on.
+type drainer struct {
+	*script
+	told chan struct{}
+}
+
+func (d drainer) Draining(couplet.Transport) { close(d.told) }
+
+// drainable makes a connection of e whose protocol is a drainer.
+func drainable(t *testing.T, e *engine) drainer {
+	t.Helper()
+	d := drainer{newScript(), make(chan struct{})}
+	made := make(chan struct{})
+	d.made = func(couplet.Transport) { close(made) }
+	dialTo(t, listen(t, e, "tcp", "127.0.0.1:0", always(d)).Addr())
+	receive(t, made, "ConnectionMade")
+	return d
+}
+
+// cutAtOnce shuts e down with no time left, and checks that d was told, then cut, and
+// that this was reported.
+func cutAtOnce(t *testing.T, e *engine, d drainer) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if drained, err := e.Shutdown(ctx); drained != (couplet.Drained{Cut: 1}) || err != context.Canceled {
+		t.Errorf("Shutdown answers %+v, %v", drained, err)
+	}
+	if err := receive(t, d.lost, "ConnectionLost"); err != couplet.ErrShutdown {
+		t.Errorf("the reason is %v", err)
+	}
+	select {
+	case <-d.told:
+	default:
+		t.Error("Draining was not called")
+	}
+}
+
+// The cut of one goroutine's Shutdown came before what another's Stop was about to
+// begin: connections were ended that had not been told, and that nobody counted.
+func TestShutdownWhileAnotherStops(t *testing.T) {
+	e := newEngine(t, couplet.Config{})
+	d := drainable(t, e)
+	for range 20_000 { // Stop has to cancel them all
+		_, cancel := context.WithCancel(e.ctx)
+		defer cancel()
+	}
+	go e.Stop()
+	await(t, "the stop", func() bool { e.mu.Lock(); defer e.mu.Unlock(); return e.stopped })
+	cutAtOnce(t, e, d)
 }

@@ -32,6 +32,7 @@ type engine struct {
 
 	ctx      context.Context // done when the engine stops, with the cause
 	cancel   context.CancelCauseFunc
+	stopping sync.Once
 	goids    sync.Map // numbers of the goroutines that make callbacks
 	running  sync.WaitGroup
 	done     chan struct{}
@@ -101,26 +102,26 @@ func (e *engine) Err() error {
 // Stop begins to end the engine.
 func (e *engine) Stop() { e.stop(couplet.ErrShutdown) }
 
+// stop returns when every loop was told, also where another goroutine is at it:
+// what its caller asks of the loops next is for connections that know.
 func (e *engine) stop(cause error) {
-	e.mu.Lock()
-	if e.stopped {
+	e.stopping.Do(func() {
+		e.mu.Lock()
+		e.stopped = true
+		for l := range e.listeners {
+			l.Close()
+		}
 		e.mu.Unlock()
-		return
-	}
-	e.stopped = true
-	for l := range e.listeners {
-		l.Close()
-	}
-	e.mu.Unlock()
-	e.cancel(cause)
-	for _, l := range e.loops {
-		l.Post(l.drain)
-		l.wakeUp()
-	}
-	go func() {
-		e.running.Wait()
-		close(e.done)
-	}()
+		e.cancel(cause)
+		for _, l := range e.loops {
+			l.Post(l.drain)
+			l.wakeUp()
+		}
+		go func() {
+			e.running.Wait()
+			close(e.done)
+		}()
+	})
 }
 
 // Shutdown stops the engine and waits for its end.
