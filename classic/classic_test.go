@@ -395,3 +395,28 @@ func TestShutdownWhileAnotherStops(t *testing.T) {
 	await(t, "the stop", func() bool { e.mu.Lock(); defer e.mu.Unlock(); return e.stopped })
 	cutAtOnce(t, e, d)
 }
+
+// The cut waited for everything that had been posted before: with a million posts,
+// longer than Shutdown does.
+func TestTheCutComesBeforePosts(t *testing.T) {
+	e := newEngine(t, couplet.Config{PostsPerTurn: 1})
+	d := drainable(t, e)
+	l := e.loops[0]
+	busy := make(chan struct{})
+	l.Post(func() { close(busy); await(t, "the cut", l.cutting.Load) })
+	receive(t, busy, "posted function")
+	behind := 0
+	for range 100 {
+		l.Post(func() {
+			select {
+			case <-d.told:
+			default:
+				behind++
+			}
+		})
+	}
+	cutAtOnce(t, e, d)
+	if behind > 0 {
+		t.Errorf("%d posts ran before the cut", behind)
+	}
+}

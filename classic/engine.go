@@ -170,7 +170,7 @@ func (e *engine) cut(cause error) {
 	}
 	e.mu.Unlock()
 	for _, l := range e.loops {
-		l.Post(l.cut)
+		l.cutting.Store(true)
 		l.wakeUp()
 	}
 }

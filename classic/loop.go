@@ -23,12 +23,15 @@ type loop struct {
 	load  atomic.Int64 // connections, for LeastConnections
 	wake  chan struct{}
 
-	mu     sync.Mutex
-	now    time.Time // of this turn
-	timers timers.Queue
-	dirty  []*conn // to look after at the end of the turn
-	batch  []post  // posts taken for this turn and the next ones
-	at     int     // how many of them have run
+	cutting atomic.Bool // the next turn is to cut; not a post, which would wait for those before it
+
+	mu      sync.Mutex
+	now     time.Time // of this turn
+	timers  timers.Queue
+	dirty   []*conn // to look after at the end of the turn
+	batch   []post  // posts taken for this turn and the next ones
+	at      int     // how many of them have run
+	drained bool
 
 	// postMu guards what other goroutines reach. It is taken with mu held or
 	// without, and never held during a callback.
@@ -237,6 +240,9 @@ func (l *loop) run() {
 func (l *loop) turn(f *flusher) (wait time.Duration, idle bool) {
 	l.enter()
 	defer l.leave(f)
+	if l.cutting.Swap(false) {
+		l.cut()
+	}
 	if l.at == len(l.batch) {
 		clear(l.batch)
 		l.postMu.Lock()
@@ -302,8 +308,12 @@ func (l *loop) each(f func(c *conn)) {
 	}
 }
 
-// drain tells the connections that the engine stops.
+// drain tells the connections, once, that the engine stops.
 func (l *loop) drain() {
+	if l.drained {
+		return
+	}
+	l.drained = true
 	l.each(func(c *conn) {
 		if !c.made {
 			return
@@ -322,6 +332,7 @@ func (l *loop) drain() {
 
 // cut aborts what is still open.
 func (l *loop) cut() {
+	l.drain() // that post may be far back
 	l.each(func(c *conn) {
 		c.cut = c.state < dying
 		c.end(couplet.ErrShutdown, true)
