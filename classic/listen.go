@@ -25,7 +25,7 @@ type listener struct {
 	room chan struct{} // one for each connection that MaxConns allows; nil: no limit
 
 	closing sync.Once
-	handed  atomic.Bool // File gave the path to a successor
+	handed  atomic.Bool // File gave the socket to others, and the path to a successor
 	bound   os.FileInfo // the socket file, where we made one
 	path    string
 }
@@ -192,6 +192,9 @@ func (l *listener) accept() {
 	var logged time.Time
 	for l.admit() {
 		free := l.e.onNextFree()
+		if l.o.File != nil || l.handed.Load() {
+			unblock(l.ln)
+		}
 		nc, err := l.ln.Accept()
 		l.e.count.crossings.Add(1)
 		if err == nil {

@@ -41,5 +41,6 @@ func duplicate(c syscall.Conn, _ string) (*os.File, error) {
 	}
 	return nil, errors.ErrUnsupported
 }
+func unblock(syscall.Conn)               {}
 func setBacklog(syscall.Conn, int) error { return nil }
 func setBuffers(uintptr, int, int) error { return nil }

@@ -152,6 +152,12 @@ func duplicate(c syscall.Conn, name string) (f *os.File, err error) {
 	return f, cerr
 }
 
+// unblock takes back what another holder of the listening socket may have done: os/exec
+// does it with a File of package net. An accept that blocks does not hear of Close.
+func unblock(l syscall.Conn) {
+	control(l, func(fd uintptr) error { return syscall.SetNonblock(int(fd), true) })
+}
+
 // setBacklog changes the backlog that package net chose.
 func setBacklog(l syscall.Conn, n int) error {
 	return control(l, func(fd uintptr) error { return os.NewSyscallError("listen", syscall.Listen(int(fd), n)) })
