@@ -209,7 +209,7 @@ type Options struct {
 	// default; zero or negative: off).
 	KeepAlive time.Duration
 	// Backlog is the listen backlog (4096 by default, bounded by
-	// net.core.somaxconn). Dial ignores it.
+	// net.core.somaxconn). Dial ignores it, and a Listen that adopts File.
 	Backlog int
 	// ReceiveBuffer and SendBuffer are the socket's buffers in bytes (zero:
 	// the system's own). The connections of a unix listener keep the system's.
@@ -242,7 +242,8 @@ type Options struct {
 	// not block. Its error, or the *PanicError of a panic, ends Listen or that attempt
 	// to connect.
 	Control func(fd uintptr) error
-	// File is a listening socket to adopt instead of making one. Dial ignores it.
+	// File is a listening socket to adopt instead of making one; its backlog stays as
+	// it is. Dial ignores it.
 	File *os.File
 	// Loop is the loop that a dialled connection lives on (nil: the engine
 	// picks one). Listen ignores it; see Config.Spread.
@@ -260,7 +261,7 @@ func NoDelay(on bool) Option { return func(o *Options) { o.NoDelay = on } }
 // KeepAlive sets the TCP keep-alive period; zero or negative switches it off.
 func KeepAlive(d time.Duration) Option { return func(o *Options) { o.KeepAlive = d } }
 
-// Backlog sets the listen backlog. It has no effect on Dial.
+// Backlog sets the listen backlog. It has no effect on Dial, nor with FromFile.
 func Backlog(n int) Option { return func(o *Options) { o.Backlog = n } }
 
 // ReceiveBuffer sets SO_RCVBUF in bytes. It has no effect on what a unix listener accepts.
@@ -291,9 +292,10 @@ func MaxOutbound(n int) Option { return func(o *Options) { o.MaxOutbound = n } }
 // Control is called with the socket's descriptor before bind or connect.
 func Control(f func(fd uintptr) error) Option { return func(o *Options) { o.Control = f } }
 
-// FromFile listens on a socket that was handed over; Listen's network must fit
-// it, and its address is not used. The file is duplicated, not consumed. It has no
-// effect on Dial.
+// FromFile adopts a socket that was handed over. It must listen: one that is only
+// bound is an error. Its backlog stays as it is. Listen's network must fit it, and
+// Listen's address is not used. The file is duplicated, not consumed. It has no effect
+// on Dial.
 func FromFile(f *os.File) Option {
 	return func(o *Options) {
 		if o.File = f; f == nil {

@@ -83,7 +83,9 @@ func (l *listener) open(network, address string) error {
 	if l.o.File != nil {
 		var f *os.File
 		if f, err = duplicate(l.o.File, l.o.File.Name()); err == nil {
-			ln, err = net.FileListener(f)
+			if err = listening(f); err == nil {
+				ln, err = net.FileListener(f)
+			}
 			f.Close()
 		}
 		if err == nil && !fits(network, ln.Addr()) {
@@ -97,16 +99,15 @@ func (l *listener) open(network, address string) error {
 		if err := check("listen", network, address); err != nil {
 			return err
 		}
-		ln, err = l.bind(network, address)
-	}
-	if err != nil {
-		return err
+		if ln, err = l.bind(network, address); err != nil {
+			return err
+		}
+		if err := setBacklog(ln.(streamListener), l.o.Backlog); err != nil {
+			ln.Close()
+			return &net.OpError{Op: "listen", Net: network, Addr: ln.Addr(), Err: err}
+		}
 	}
 	l.ln = ln.(streamListener)
-	if err := setBacklog(l.ln, l.o.Backlog); err != nil {
-		ln.Close()
-		return &net.OpError{Op: "listen", Net: network, Addr: ln.Addr(), Err: err}
-	}
 	if u, ok := ln.(interface{ SetUnlinkOnClose(bool) }); ok && network == "unix" {
 		u.SetUnlinkOnClose(false) // ours to do: the path may have a new owner by then
 		if name := ln.Addr().String(); name != "" && name[0] != '@' && l.o.File == nil {
@@ -208,6 +209,11 @@ func (l *listener) accept() {
 		case <-l.stop:
 			return
 		default:
+		}
+		if broken(err) {
+			l.e.log.Error("listener failed and is closed",
+				"engine", Name, "listener", l.Addr().String(), "error", err)
+			return
 		}
 		if !exhausted(err) {
 			l.e.count.acceptIgnored.Add(1)

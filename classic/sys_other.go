@@ -30,6 +30,7 @@ func pendingError(_ net.Conn, err error) error { return err }
 func awaitError(net.Conn) error                { return nil }
 func connected(net.Conn) bool                  { return true }
 func exhausted(error) bool                     { return true }
+func broken(error) bool                        { return false }
 func inUse(err error) bool {
 	return strings.Contains(err.Error(), "in use") || strings.Contains(err.Error(), "Only one usage")
 }
@@ -42,5 +43,6 @@ func duplicate(c syscall.Conn, _ string) (*os.File, error) {
 	return nil, errors.ErrUnsupported
 }
 func unblock(syscall.Conn)               {}
+func listening(syscall.Conn) error       { return nil }
 func setBacklog(syscall.Conn, int) error { return nil }
 func setBuffers(uintptr, int, int) error { return nil }

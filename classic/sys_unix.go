@@ -128,6 +128,11 @@ func exhausted(err error) bool {
 		errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.ENOBUFS)
 }
 
+// broken reports whether an accept failed because the socket does not listen any more.
+func broken(err error) bool {
+	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.ENOTSOCK)
+}
+
 // inUse and refused tell a path that may be stale from one that is not.
 func inUse(err error) bool   { return errors.Is(err, syscall.EADDRINUSE) }
 func refused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
@@ -156,6 +161,17 @@ func duplicate(c syscall.Conn, name string) (f *os.File, err error) {
 // does it with a File of package net. An accept that blocks does not hear of Close.
 func unblock(l syscall.Conn) {
 	control(l, func(fd uintptr) error { return syscall.SetNonblock(int(fd), true) })
+}
+
+// listening is an error if s does not listen. Package net takes it all the same.
+func listening(s syscall.Conn) error {
+	return control(s, func(fd uintptr) error {
+		n, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN)
+		if err == nil && n == 0 {
+			return errors.New("the file is not a listening stream socket")
+		}
+		return os.NewSyscallError("getsockopt", err)
+	})
 }
 
 // setBacklog changes the backlog that package net chose.

@@ -42,6 +42,8 @@ var ownCases = []Case{
 	{ID: 122, Name: "a listener that is handed over under load loses nobody", Needs: NeedsSockets, Run: handOverUnderLoad},
 	{ID: 123, Name: "CloseWrite after a reset is no end in order", Needs: NeedsSockets | NeedsTCP, Run: closeWriteAfterReset},
 	{ID: 124, Name: "an heir that waits already serves who comes as the other one closes", Needs: NeedsSockets, Run: heirIsWoken},
+	{ID: 125, Name: "a listening socket that is shut down ends its listener", Needs: NeedsSockets | NeedsLinux | NeedsTCP, Run: listenerShutDown},
+	{ID: 126, Name: "what is adopted must listen, and keeps its backlog", Needs: NeedsSockets | NeedsLinux | NeedsTCP, Run: adoptedAsItIs},
 }
 
 func handles(e *Env) {
@@ -560,6 +562,50 @@ func heirIsWoken(e *Env) {
 	recv(e, l.Closed(), "end of the listener")
 	e.send(p, []byte("hello"))
 	e.expect(p, "hello")
+}
+
+// listenerShutDown: an accept that can never succeed was tried for ever. That of a unix
+// socket does not tell.
+func listenerShutDown(e *Env) {
+	l := e.listen(e.echoes())
+	e.talk(l.Addr())
+	f, err := l.File()
+	e.check(err, "File")
+	defer f.Close()
+	rc, err := f.SyscallConn()
+	e.check(err, "SyscallConn")
+	rc.Control(func(fd uintptr) { err = rawShutdown(fd) })
+	e.check(err, "shutdown")
+	recv(e, l.Closed(), "end of the listener")
+	if n := e.logs.count("listener failed and is closed"); n != 1 {
+		e.Errorf("that the listener failed was logged %d times", n)
+	}
+}
+
+func adoptedAsItIs(e *Env) {
+	f, err := boundFile(e.network)
+	e.check(err, "a bound socket")
+	defer f.Close()
+	if l, err := e.Server.Listen(e.network, "not used", e.echoes(), couplet.FromFile(f)); err == nil {
+		l.Close()
+		e.Errorf("a socket that does not listen is adopted")
+	}
+
+	const backlog = 33
+	own, err := e.listen(e.echoes(), couplet.Backlog(backlog)).File()
+	e.check(err, "File")
+	defer own.Close()
+	l, err := e.Server.Listen(e.network, "not used", e.echoes(), couplet.FromFile(own), couplet.Backlog(2*backlog))
+	e.check(err, "Listen with FromFile")
+	e.talk(l.Addr())
+	rc, err := own.SyscallConn()
+	e.check(err, "SyscallConn")
+	var n int
+	rc.Control(func(fd uintptr) { n, err = socketBacklog(fd) })
+	e.check(err, "TCP_INFO")
+	if n != backlog {
+		e.Errorf("the backlog of an adopted socket was %d and is %d", backlog, n)
+	}
 }
 
 func goWork(e *Env) {

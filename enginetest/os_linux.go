@@ -121,6 +121,17 @@ func bound(network string) (fd int, address string, release func(), err error) {
 	return fd, address, release, nil
 }
 
+// boundFile is the file of a socket that is bound and does not listen.
+func boundFile(network string) (*os.File, error) {
+	fd, _, release, err := bound(network)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	return os.NewFile(uintptr(d), "bound"), err
+}
+
 func (packageNet) Refuse(network string) (string, func(), error) {
 	_, address, release, err := bound(network)
 	return address, release, err
@@ -174,6 +185,8 @@ func rawConnect(fd int, addr net.Addr) error {
 }
 
 func rawClose(fd int) { unix.Close(fd) }
+
+func rawShutdown(fd uintptr) error { return unix.Shutdown(int(fd), unix.SHUT_RDWR) }
 
 // limitFiles lowers the limit of descriptors so that only n more can be opened,
 // and returns what takes that back.
@@ -231,4 +244,13 @@ func socketOption(fd uintptr, name string) (int, error) {
 		return 0, fmt.Errorf("no option %s", name)
 	}
 	return unix.GetsockoptInt(int(fd), o[0], o[1])
+}
+
+// socketBacklog is the backlog of a TCP socket that listens.
+func socketBacklog(fd uintptr) (int, error) {
+	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0, err
+	}
+	return int(info.Sacked), nil
 }

@@ -5,6 +5,7 @@ package enginetest
 import (
 	"errors"
 	"net"
+	"os"
 	"syscall"
 	"time"
 )
@@ -26,6 +27,9 @@ func bound(string) (int, string, func(), error) { return -1, "", nil, errors.Err
 func rawSocket(string) (int, error)             { return -1, errors.ErrUnsupported }
 func rawConnect(int, net.Addr) error            { return errors.ErrUnsupported }
 func rawClose(int)                              {}
+func rawShutdown(uintptr) error                 { return errors.ErrUnsupported }
+func boundFile(string) (*os.File, error)        { return nil, errors.ErrUnsupported }
+func socketBacklog(uintptr) (int, error)        { return 0, errors.ErrUnsupported }
 func limitFiles(int) (func(), error)            { return nil, errors.ErrUnsupported }
 func setFileLimit(int) error                    { return errors.ErrUnsupported }
 func cpuTime() time.Duration                    { return 0 }
