@@ -444,3 +444,98 @@ func TestTheCutComesBeforePosts(t *testing.T) {
 		t.Errorf("%d posts ran before the cut", behind)
 	}
 }
+
+// attempt is a Factory that tells how a dial went: nil where it has built.
+type attempt chan error
+
+func (a attempt) Build(net.Addr) couplet.Protocol { a <- nil; return nil }
+
+func (a attempt) ConnectFailed(_ string, err error) { a <- err }
+
+// A loop that was busy until ConnectTimeout had passed lost what was connected long
+// before.
+func TestConnectTimeoutIsNotForTheLoop(t *testing.T) {
+	const limit = 300 * time.Millisecond
+	e := newEngine(t, couplet.Config{})
+	peer, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	a := make(attempt, 1)
+	e.Loops()[0].Post(func() {
+		over := time.After(2 * limit)
+		if err := e.Dial(context.Background(), "tcp", peer.Addr().String(), a, couplet.ConnectTimeout(limit)); err != nil {
+			t.Error(err)
+		}
+		<-over
+	})
+	if err := receive(t, a, "outcome of the dial"); err != nil {
+		t.Errorf("the dial failed: %v", err)
+	}
+}
+
+// Where the first address of a name does not answer there is time for the second.
+func TestEachAddressHasAShareOfTheTime(t *testing.T) {
+	second, err := net.Listen("tcp4", "127.0.0.3:0")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer second.Close()
+	_, port, _ := net.SplitHostPort(second.Addr().String())
+	first := listen(t, newEngine(t, couplet.Config{}), "tcp4", "127.0.0.2:"+port,
+		couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return newScript() }), couplet.Backlog(1), couplet.MaxConns(1))
+	for full := false; !full; { // one is served, and the backlog has room for two
+		c, err := net.DialTimeout("tcp4", first.Addr().String(), 100*time.Millisecond)
+		if full = err != nil; !full {
+			defer c.Close()
+		}
+	}
+	resolveTo(t, "127.0.0.2", "127.0.0.3")
+	a := make(attempt, 1)
+	err = newEngine(t, couplet.Config{}).Dial(t.Context(), "tcp", "name.example:"+port, a, couplet.ConnectTimeout(time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := receive(t, a, "outcome of the dial"); err != nil {
+		t.Errorf("the dial failed: %v", err)
+	}
+}
+
+// resolveTo has every name of this test mean these IPv4 addresses.
+func resolveTo(t *testing.T, ips ...string) {
+	t.Helper()
+	server, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	go func() {
+		for p := make([]byte, 1500); ; {
+			_, from, err := server.ReadFrom(p)
+			if err != nil {
+				return
+			}
+			end := 12 // of the header; the question follows: labels, a zero, type and class
+			for p[end] != 0 {
+				end += 1 + int(p[end])
+			}
+			end += 5
+			answer := append([]byte(nil), p[:end]...)
+			copy(answer[2:], []byte{0x85, 0x80, 0, 1, 0, 0, 0, 0, 0, 0})
+			if p[end-3] == 1 { // type A
+				answer[7] = byte(len(ips))
+				for _, ip := range ips {
+					answer = append(answer, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4)
+					answer = append(answer, net.ParseIP(ip).To4()...)
+				}
+			}
+			server.WriteTo(answer, from)
+		}
+	}()
+	old := net.DefaultResolver
+	t.Cleanup(func() { net.DefaultResolver = old })
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("udp4", server.LocalAddr().String())
+	}}
+}

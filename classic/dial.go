@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"couplet"
@@ -18,8 +19,16 @@ type dial struct {
 	f                couplet.Factory
 	o                *couplet.Options
 	ctx              context.Context // done with the reason to give up
+	until            time.Time       // by when that comes
+	timeout          *time.Timer     // ConnectTimeout
 	release          func()
 }
+
+// undated is a context that keeps its deadline from package net, which would set it on
+// the socket too: where that was first, the error was not the context's cause.
+type undated struct{ context.Context }
+
+func (undated) Deadline() (time.Time, bool) { return time.Time{}, false }
 
 // Dial connects to address.
 func (e *engine) Dial(ctx context.Context, network, address string, f couplet.Factory, opts ...couplet.Option) error {
@@ -52,19 +61,23 @@ func (e *engine) Dial(ctx context.Context, network, address string, f couplet.Fa
 	d.l.load.Add(1) // now, so that the next one sees it
 	dctx, giveUp := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(e.ctx, func() { giveUp(context.Cause(e.ctx)) })
-	dctx, cancel := context.WithTimeoutCause(dctx, o.ConnectTimeout, &couplet.TimeoutError{Op: "connect"})
-	d.ctx, d.release = dctx, func() { cancel(); stop(); giveUp(nil) }
+	d.timeout = time.AfterFunc(o.ConnectTimeout, func() { giveUp(&couplet.TimeoutError{Op: "connect"}) })
+	d.until = time.Now().Add(o.ConnectTimeout)
+	if t, ok := ctx.Deadline(); ok && t.Before(d.until) {
+		d.until = t
+	}
+	d.ctx, d.release = undated{dctx}, func() { d.timeout.Stop(); stop(); giveUp(nil) }
 	e.running.Go(d.run)
 	return nil
 }
 
 // run is the dial's goroutine.
 func (d *dial) run() {
-	dialer := net.Dialer{FallbackDelay: -1, KeepAlive: -1, KeepAliveConfig: keepAlive(d.o), Control: beforeUse(d.o)}
-	nc, err := dialer.DialContext(d.ctx, d.network, d.address)
+	nc, err := d.connect()
 	for wait := time.Millisecond; err != nil && d.network == "unix" && backlogFull(err) && d.sleep(wait); wait = min(2*wait, 50*time.Millisecond) {
-		nc, err = dialer.DialContext(d.ctx, d.network, d.address)
+		nc, err = d.connect()
 	}
+	d.timeout.Stop() // it is not for the wait for the loop
 	if err != nil {
 		if cause := context.Cause(d.ctx); cause != nil {
 			err = cause
@@ -84,6 +97,42 @@ func (d *dial) run() {
 	defer d.e.leave(id)
 	d.l.load.Add(-1) // start counts it
 	d.e.start(d.l, nc, d.o, d.f, d)
+}
+
+// connect tries the addresses in turn. Each but the last has a share of the time that
+// is left; package net itself gives none less than two seconds.
+func (d *dial) connect() (nc net.Conn, err error) {
+	dialer := net.Dialer{FallbackDelay: -1, KeepAlive: -1, KeepAliveConfig: keepAlive(d.o), Control: beforeUse(d.o)}
+	addrs, err := d.lookUp()
+	for i, a := range addrs {
+		ctx, cancel := d.ctx, func() {}
+		if rest := len(addrs) - i; rest > 1 {
+			ctx, cancel = context.WithTimeout(ctx, time.Until(d.until)/time.Duration(rest))
+		}
+		nc, err = dialer.DialContext(ctx, d.network, a)
+		cancel()
+		if err == nil || d.ctx.Err() != nil {
+			break
+		}
+	}
+	return nc, err
+}
+
+// lookUp is the addresses of a name, or the address as it is.
+func (d *dial) lookUp() ([]string, error) {
+	host, port, _ := net.SplitHostPort(d.address)
+	if _, err := netip.ParseAddr(host); d.network == "unix" || host == "" || err == nil {
+		return []string{d.address}, nil
+	}
+	ips, err := net.DefaultResolver.LookupNetIP(d.ctx, "ip"+d.network[len("tcp"):], host)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: d.network, Err: err}
+	}
+	var addrs []string
+	for _, ip := range ips {
+		addrs = append(addrs, net.JoinHostPort(ip.Unmap().String(), port))
+	}
+	return addrs, nil
 }
 
 // sleep reports false if the dial gives up meanwhile.

@@ -44,6 +44,7 @@ var ownCases = []Case{
 	{ID: 124, Name: "an heir that waits already serves who comes as the other one closes", Needs: NeedsSockets, Run: heirIsWoken},
 	{ID: 125, Name: "a listening socket that is shut down ends its listener", Needs: NeedsSockets | NeedsLinux | NeedsTCP, Run: listenerShutDown},
 	{ID: 126, Name: "what is adopted must listen, and keeps its backlog", Needs: NeedsSockets | NeedsLinux | NeedsTCP, Run: adoptedAsItIs},
+	{ID: 127, Name: "a dial is told what ended it", Needs: NeedsSockets, Run: timedOutDials},
 }
 
 func handles(e *Env) {
@@ -605,6 +606,34 @@ func adoptedAsItIs(e *Env) {
 	e.check(err, "TCP_INFO")
 	if n != backlog {
 		e.Errorf("the backlog of an adopted socket was %d and is %d", backlog, n)
+	}
+}
+
+// timedOutDials: where the socket had the deadline too, and was first, its error was
+// told.
+func timedOutDials(e *Env) {
+	const n = 40
+	address := e.stall()
+	var timedOut, ended [n]<-chan outcome
+	for i := range n {
+		limit := 20*time.Millisecond + time.Duration(i)*100*time.Microsecond
+		f, failed := e.failing()
+		timedOut[i] = failed
+		e.check(e.Client.Dial(e.ctx, e.network, address, f, couplet.ConnectTimeout(limit)), "Dial")
+		ctx, cancel := context.WithTimeoutCause(e.ctx, limit, errPanic)
+		e.cleanup(cancel)
+		f, failed = e.failing()
+		ended[i] = failed
+		e.check(e.Client.Dial(ctx, e.network, address, f), "Dial")
+	}
+	for i := range n {
+		err := recv(e, timedOut[i], "ConnectFailed").err
+		if _, ok := errors.AsType[*couplet.TimeoutError](err); !ok {
+			e.Errorf("ConnectTimeout is told as %T: %v", err, err)
+		}
+		if err := recv(e, ended[i], "ConnectFailed").err; err != errPanic {
+			e.Errorf("a context's deadline is told as %T: %v", err, err)
+		}
 	}
 }
 
