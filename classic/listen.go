@@ -177,6 +177,11 @@ func (l *listener) Closed() <-chan struct{} { return l.done }
 
 // File is a duplicate of the socket. Close does not remove a unix path any more.
 func (l *listener) File() (*os.File, error) {
+	select {
+	case <-l.stop:
+		return nil, net.ErrClosed
+	default:
+	}
 	f, err := duplicate(l.ln, l.Addr().String())
 	if err == nil {
 		l.handed.Store(true)

@@ -406,6 +406,9 @@ func handOver(e *Env) {
 	f.Fd() // as os/exec does for a child; the listener must not begin to block
 	e.talk(l.Addr())
 	l.Close()
+	if _, err := l.File(); !errors.Is(err, net.ErrClosed) {
+		e.Errorf("File after Close: %v", err)
+	}
 	recv(e, l.Closed(), "end of the listener")
 	// The file keeps the socket listening: who comes now waits for the heir.
 	p := e.dialPeer(l.Addr(), 0)

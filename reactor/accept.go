@@ -38,8 +38,9 @@ func (d *driver) unlisten(l *loop.Listener) {
 	}
 }
 
-// accept takes the connections that are there.
-func (d *driver) accept(id uint32) {
+// accept takes the connections that are there. Of a socket that somebody shut down epoll says
+// so, as broken.
+func (d *driver) accept(id uint32, broken bool) {
 	if n := d.listeners[id]; n != nil && n.l.Shared() {
 		unix.SetNonblock(n.l.FD(), true) // others may have changed that, and an accept would stop the loop
 		d.loop.Count().Crossings++
@@ -53,6 +54,9 @@ func (d *driver) accept(id uint32) {
 			unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0, 0)
 		d.loop.Count().Crossings++
 		d.loop.Tell(loop.Call, "accept4", int(fd), errno)
+		if errno == unix.EAGAIN && broken {
+			errno = unix.EINVAL // as accept itself says, but for unix sockets
+		}
 		switch errno {
 		case 0:
 			d.loop.Accepted(n.l, int(fd), 0)

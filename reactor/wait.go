@@ -83,7 +83,7 @@ func (d *driver) ready(e *event) {
 		d.poller.drain(d.waker.FD())
 		return
 	case listenKey:
-		d.accept(k.slot)
+		d.accept(k.slot, e.broken())
 		return
 	}
 	s := d.known(k)
