@@ -124,13 +124,18 @@ func (d *dial) lookUp() ([]string, error) {
 	if _, err := netip.ParseAddr(host); d.network == "unix" || host == "" || err == nil {
 		return []string{d.address}, nil
 	}
-	ips, err := net.DefaultResolver.LookupNetIP(d.ctx, "ip"+d.network[len("tcp"):], host)
-	if err != nil {
-		return nil, &net.OpError{Op: "dial", Net: d.network, Err: err}
-	}
+	ips, err := net.DefaultResolver.LookupIPAddr(d.ctx, host)
 	var addrs []string
 	for _, ip := range ips {
-		addrs = append(addrs, net.JoinHostPort(ip.Unmap().String(), port))
+		if fits(d.network, &net.TCPAddr{IP: ip.IP}) {
+			addrs = append(addrs, net.JoinHostPort(ip.String(), port))
+		}
+	}
+	if err == nil && len(addrs) == 0 {
+		err = &net.AddrError{Err: "no suitable address found", Addr: host}
+	}
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: d.network, Err: err}
 	}
 	return addrs, nil
 }

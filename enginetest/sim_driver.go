@@ -236,7 +236,7 @@ func (d *simDriver) Send(c *loop.Conn) {
 }
 
 // CloseWrite implements loop.Driver.
-func (d *simDriver) CloseWrite(c *loop.Conn) error {
+func (d *simDriver) CloseWrite(c *loop.Conn) syscall.Errno {
 	d.enter("CloseWrite")
 	defer d.leave()
 	k := d.known(c, "CloseWrite")
@@ -248,10 +248,10 @@ func (d *simDriver) CloseWrite(c *loop.Conn) error {
 	}
 	k.fin = true
 	if k.s.dead && !k.s.unix {
-		return syscall.ENOTCONN
+		return syscall.ECONNRESET
 	}
 	k.s.closeWrite()
-	return nil
+	return 0
 }
 
 // Close implements loop.Driver.

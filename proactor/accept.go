@@ -65,7 +65,7 @@ func (d *driver) accepted(k key, e *ring.CQE) {
 	switch {
 	case errno != 0:
 	case n.shared:
-		errno = d.acceptAll(n)
+		errno = d.acceptAll(n, e.Res&theEnd != 0)
 	default:
 		d.loop.Accepted(n.l, int(e.Res), 0)
 	}
@@ -85,8 +85,9 @@ func (d *driver) accepted(k key, e *ring.CQE) {
 	}
 }
 
-// acceptAll accepts who is there.
-func (d *driver) acceptAll(n *listener) syscall.Errno {
+// acceptAll accepts who is there. A socket that somebody shut down has ended: then nobody
+// comes any more, of which accept itself does not tell for unix sockets.
+func (d *driver) acceptAll(n *listener, ended bool) syscall.Errno {
 	unix.SetNonblock(n.l.FD(), true) // others may have changed that, and an accept would stop the loop
 	d.loop.Count().Crossings++
 	for range acceptBatch {
@@ -101,6 +102,9 @@ func (d *driver) acceptAll(n *listener) syscall.Errno {
 		case 0:
 			d.loop.Accepted(n.l, int(fd), 0)
 		case unix.EAGAIN:
+			if ended {
+				return unix.EINVAL
+			}
 			return 0
 		default:
 			return errno

@@ -7,12 +7,15 @@ import (
 	"errors"
 	"io"
 	"net"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"couplet"
 	"couplet/internal/loop"
@@ -331,5 +334,39 @@ func TestAnEngineThatFailsLeftAcceptedConnectionsOpen(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A unix listening socket that was handed over, and that somebody shut down then, was polled
+// again and again.
+func TestAUnixHeirThatWasShutDownSpun(t *testing.T) {
+	for _, how := range []int{unix.SHUT_RD, unix.SHUT_RDWR} {
+		e, err := proactor.New(couplet.Config{})
+		if err != nil {
+			t.Skip(err)
+		}
+		defer e.Shutdown(t.Context())
+		ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		f, err := ln.(*net.UnixListener).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		l, err := e.Listen("unix", "", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return nil }), couplet.FromFile(f))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Shutdown(int(f.Fd()), how); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-l.Closed():
+		case <-time.After(10 * time.Second):
+			t.Errorf("%d: it is not closed after %d turns", how, e.Stats().Turns)
+		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"couplet/internal/loop"
-	"couplet/internal/sock"
 	"couplet/proactor/ring"
 )
 
@@ -140,9 +139,4 @@ func (d *driver) roomed(s *conn, e *ring.CQE) {
 
 // CloseWrite implements loop.Driver, by a plain call: through the ring it would
 // go by way of a kernel worker thread.
-func (d *driver) CloseWrite(c *loop.Conn) error {
-	d.loop.Count().Crossings++
-	err := sock.ShutdownWrite(c.FD())
-	d.loop.Returned("shutdown", err)
-	return err
-}
+func (d *driver) CloseWrite(c *loop.Conn) syscall.Errno { return d.loop.ShutdownWrite(c) }

@@ -38,9 +38,9 @@ func (d *driver) unlisten(l *loop.Listener) {
 	}
 }
 
-// accept takes the connections that are there. Of a socket that somebody shut down epoll says
-// so, as broken.
-func (d *driver) accept(id uint32, broken bool) {
+// accept takes the connections that are there. A socket that somebody shut down has ended:
+// then nobody comes any more, of which accept itself does not tell for unix sockets.
+func (d *driver) accept(id uint32, ended bool) {
 	if n := d.listeners[id]; n != nil && n.l.Shared() {
 		unix.SetNonblock(n.l.FD(), true) // others may have changed that, and an accept would stop the loop
 		d.loop.Count().Crossings++
@@ -54,8 +54,8 @@ func (d *driver) accept(id uint32, broken bool) {
 			unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0, 0)
 		d.loop.Count().Crossings++
 		d.loop.Tell(loop.Call, "accept4", int(fd), errno)
-		if errno == unix.EAGAIN && broken {
-			errno = unix.EINVAL // as accept itself says, but for unix sockets
+		if errno == unix.EAGAIN && ended {
+			errno = unix.EINVAL
 		}
 		switch errno {
 		case 0:

@@ -393,29 +393,31 @@ func TestAnAdoptedSocketThatBlocksStoppedTheLoop(t *testing.T) {
 // A unix listening socket that somebody had shut down was reported again and again, and
 // nobody was there to accept.
 func TestAUnixListenerThatWasShutDownSpun(t *testing.T) {
-	e, err := New(couplet.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		e.Stop()
-		<-e.Done()
-	}()
-	l, err := e.Listen("unix", filepath.Join(t.TempDir(), "s"), couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return nil }))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := l.File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := unix.Shutdown(int(f.Fd()), unix.SHUT_RDWR); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-l.Closed():
-	case <-time.After(10 * time.Second):
-		t.Errorf("it is not closed after %d turns", e.Stats().Turns)
+	for _, how := range []int{unix.SHUT_RD, unix.SHUT_RDWR} {
+		e, err := New(couplet.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			e.Stop()
+			<-e.Done()
+		}()
+		l, err := e.Listen("unix", filepath.Join(t.TempDir(), "s"), couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return nil }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := l.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := unix.Shutdown(int(f.Fd()), how); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-l.Closed():
+		case <-time.After(10 * time.Second):
+			t.Errorf("%d: it is not closed after %d turns", how, e.Stats().Turns)
+		}
 	}
 }

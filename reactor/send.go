@@ -3,12 +3,13 @@
 package reactor
 
 import (
+	"syscall"
+
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"couplet/internal/loop"
-	"couplet/internal/sock"
 )
 
 // Send implements loop.Driver. It tries at once, since a socket can mostly take
@@ -89,9 +90,4 @@ func (d *driver) try(s *conn) (n int, err errno) {
 }
 
 // CloseWrite implements loop.Driver.
-func (d *driver) CloseWrite(c *loop.Conn) error {
-	d.loop.Count().Crossings++
-	err := sock.ShutdownWrite(c.FD())
-	d.loop.Returned("shutdown", err)
-	return err
-}
+func (d *driver) CloseWrite(c *loop.Conn) syscall.Errno { return d.loop.ShutdownWrite(c) }

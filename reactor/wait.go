@@ -83,7 +83,7 @@ func (d *driver) ready(e *event) {
 		d.poller.drain(d.waker.FD())
 		return
 	case listenKey:
-		d.accept(k.slot, e.broken())
+		d.accept(k.slot, e.ending())
 		return
 	}
 	s := d.known(k)

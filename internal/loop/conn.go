@@ -523,8 +523,8 @@ func (c *Conn) flushed() {
 	first := !c.finSent
 	c.finSent = true
 	if first && (c.state == open || !c.ended) { // else the close, which follows at once, brings the FIN
-		if err := c.loop.driver.CloseWrite(c); err != nil && c.state == open {
-			c.sendFailed(syscall.ECONNRESET) // which nobody was told yet: it was paused, or is it in this turn
+		if errno := c.loop.driver.CloseWrite(c); errno != 0 {
+			c.sendFailed(errno) // the reset: who is paused was not told of it
 			return
 		}
 	}

@@ -5,6 +5,7 @@ package loop
 import (
 	"context"
 	"net"
+	"syscall"
 	"time"
 
 	"couplet"
@@ -44,9 +45,9 @@ type Driver interface {
 	// Send sends the head of c's outbound queue, at most MaxSend bytes: one
 	// Sent, with what the kernel took. There is at most one send in flight.
 	Send(c *Conn)
-	// CloseWrite sends a FIN. It is called only with nothing queued or in flight. An
-	// error says that the connection was reset.
-	CloseWrite(c *Conn) error
+	// CloseWrite sends a FIN. It is called only with nothing queued or in flight. It returns
+	// why there can be none, or 0 (see Loop.ShutdownWrite).
+	CloseWrite(c *Conn) syscall.Errno
 
 	// Close cancels what c has in flight and closes its descriptor: one Closed
 	// when the kernel holds nothing of c. Nothing else of c is reported after

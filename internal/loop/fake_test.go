@@ -136,12 +136,12 @@ func (d fakeDriver) note(format string, args ...any) {
 func (d fakeDriver) Listen(*Listener)     { d.note("listen") }
 func (d fakeDriver) StopAccept(*Listener) { d.note("stop accept") }
 func (d fakeDriver) Connect(c *Conn)      { d.note("connect") }
-func (d fakeDriver) CloseWrite(c *Conn) error {
+func (d fakeDriver) CloseWrite(c *Conn) syscall.Errno {
 	d.note("close write")
 	if d.b.torn {
-		return syscall.ENOTCONN
+		return syscall.ECONNRESET
 	}
-	return nil
+	return 0
 }
 func (d fakeDriver) Receive(c *Conn)     { d.note("receive") }
 func (d fakeDriver) StopReceive(c *Conn) { d.note("stop receive") }
