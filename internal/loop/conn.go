@@ -523,8 +523,8 @@ func (c *Conn) flushed() {
 	first := !c.finSent
 	c.finSent = true
 	if first && (c.state == open || !c.ended) { // else the close, which follows at once, brings the FIN
-		if errno := c.loop.driver.CloseWrite(c); errno != 0 {
-			c.sendFailed(errno) // the reset: who is paused was not told of it
+		if errno := c.loop.driver.CloseWrite(c); errno != 0 && c.state == open {
+			c.sendFailed(errno) // who is paused was not told of it; who is closing hears of it by receiving
 			return
 		}
 	}

@@ -77,8 +77,8 @@ func (l *Loop) Returned(call string, err error) {
 }
 
 // ShutdownWrite sends c's FIN by a plain call, for a driver. It returns why it cannot:
-// the error that ended the connection, which nobody may have asked for yet. A connection
-// that is closing hears of that by receiving.
+// the error that ended the connection, which nobody may have asked for yet. Of one that
+// is closing the error is left for the receive.
 func (l *Loop) ShutdownWrite(c *Conn) syscall.Errno {
 	l.count.Crossings++
 	err := sock.ShutdownWrite(c.FD())
