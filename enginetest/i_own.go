@@ -385,11 +385,7 @@ func maxConns(e *Env) {
 
 // waitersAreReset: an end of the stream would be a complete answer of no bytes.
 func waitersAreReset(e *Env) {
-	s := e.conn("served")
-	s.onData = echo
-	l := e.listen(couplet.FactoryFunc(s.build), couplet.MaxConns(1))
-	p := e.dialPeer(l.Addr(), 0)
-	s.waitMade()
+	l, p := e.atLimit()
 	waiter := e.dialPeer(l.Addr(), 0)
 	e.settle(e.Server.Loops()[0])
 	e.check(l.Close(), "Close")
@@ -434,14 +430,32 @@ func handOver(e *Env) {
 	}
 }
 
+// succeed closes l, and has an heir of an engine of its own listen on its socket for f.
+func (e *Env) succeed(l couplet.Listener, f couplet.Factory) couplet.Listener {
+	file, err := l.File()
+	e.check(err, "File")
+	l.Close()
+	recv(e, l.Closed(), "end of the listener")
+	heir, err := e.newEngine(couplet.Config{}).Listen(e.network, "not used", f, couplet.FromFile(file))
+	e.check(err, "Listen with FromFile")
+	e.check(file.Close(), "Close of the file")
+	return heir
+}
+
+// atLimit is a listener with one place, which is taken by an echo to p.
+func (e *Env) atLimit() (l couplet.Listener, p Peer) {
+	s := e.conn("served")
+	s.onData = echo
+	l = e.listen(couplet.FactoryFunc(s.build), couplet.MaxConns(1))
+	p = e.dialPeer(l.Addr(), 0)
+	s.waitMade()
+	return l, p
+}
+
 // handOverAtLimit: those for whom there was no place were accepted all the same, and
 // reset when the listener closed, though an heir would have served them.
 func handOverAtLimit(e *Env) {
-	s := e.conn("served")
-	s.onData = echo
-	l := e.listen(couplet.FactoryFunc(s.build), couplet.MaxConns(1))
-	p := e.dialPeer(l.Addr(), 0)
-	s.waitMade()
+	l, p := e.atLimit()
 	var waiters []Peer
 	for range 5 {
 		w := e.dialPeer(l.Addr(), 0)
@@ -449,13 +463,7 @@ func handOverAtLimit(e *Env) {
 		waiters = append(waiters, w)
 	}
 	e.settle(e.Server.Loops()[0])
-	f, err := l.File()
-	e.check(err, "File")
-	l.Close()
-	recv(e, l.Closed(), "end of the listener")
-	_, err = e.newEngine(couplet.Config{}).Listen(e.network, "not used", e.echoes(), couplet.FromFile(f))
-	e.check(err, "Listen with FromFile")
-	e.check(f.Close(), "Close of the file")
+	e.succeed(l, e.echoes())
 	for _, w := range waiters {
 		e.expect(w, "patience")
 	}
@@ -466,7 +474,8 @@ func handOverAtLimit(e *Env) {
 // handOverUnderLoad: who was accepted while the listener was closing was reset.
 func handOverUnderLoad(e *Env) {
 	const heirs, each = 8, 8
-	l := e.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return echoProtocol{} }))
+	f := couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return echoProtocol{} })
+	l := e.listen(f)
 	addr := l.Addr()
 	stop := make(chan struct{})
 	var talks atomic.Int32
@@ -504,13 +513,7 @@ func handOverUnderLoad(e *Env) {
 	for range heirs {
 		began := talks.Load()
 		e.until("they talk", func() bool { return talks.Load() >= began+3*each })
-		f, err := l.File()
-		e.check(err, "File")
-		l.Close()
-		recv(e, l.Closed(), "end of the listener")
-		l, err = e.newEngine(couplet.Config{}).Listen(e.network, "not used", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return echoProtocol{} }), couplet.FromFile(f))
-		e.check(err, "Listen with FromFile")
-		e.check(f.Close(), "Close of the file")
+		l = e.succeed(l, f)
 	}
 	stopped()
 }

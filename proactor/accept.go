@@ -11,10 +11,6 @@ import (
 	"couplet/proactor/ring"
 )
 
-// acceptBatch is how many connections one poll accepts, so that those who are served
-// have their turn.
-const acceptBatch = 64
-
 // Listen implements loop.Driver: one entry accepts until it ends, or where the
 // number of connections is bounded, one of them. An accept waits exclusively: a
 // connection wakes only who waits longest. Where others accept on the socket, too, that
@@ -65,7 +61,7 @@ func (d *driver) accepted(k key, e *ring.CQE) {
 	switch {
 	case errno != 0:
 	case n.shared:
-		errno = d.acceptAll(n, e.Res&theEnd != 0)
+		errno = d.loop.AcceptAll(n.l, e.Res&theEnd != 0)
 	default:
 		d.loop.Accepted(n.l, int(e.Res), 0)
 	}
@@ -83,32 +79,4 @@ func (d *driver) accepted(k key, e *ring.CQE) {
 		delete(d.listeners, n.id)
 		d.loop.Accepted(n.l, -1, errno)
 	}
-}
-
-// acceptAll accepts who is there. A socket that somebody shut down has ended: then nobody
-// comes any more, of which accept itself does not tell for unix sockets.
-func (d *driver) acceptAll(n *listener, ended bool) syscall.Errno {
-	unix.SetNonblock(n.l.FD(), true) // others may have changed that, and an accept would stop the loop
-	d.loop.Count().Crossings++
-	for range acceptBatch {
-		if n.stopping { // a callback had enough
-			break
-		}
-		fd, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(n.l.FD()), 0, 0,
-			unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0, 0)
-		d.loop.Count().Crossings++
-		d.loop.Tell(loop.Call, "accept4", int(fd), errno)
-		switch errno {
-		case 0:
-			d.loop.Accepted(n.l, int(fd), 0)
-		case unix.EAGAIN:
-			if ended {
-				return unix.EINVAL
-			}
-			return 0
-		default:
-			return errno
-		}
-	}
-	return 0
 }

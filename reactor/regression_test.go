@@ -138,15 +138,15 @@ func TestAConnectionThatThePollerRefusesEndsAtOnce(t *testing.T) {
 	}
 }
 
-// forbidAdding makes epoll_ctl(EPOLL_CTL_ADD) fail with ENOMEM on this thread.
-func forbidAdding() error {
+// forbidAdding makes epoll_ctl(EPOLL_CTL_ADD) fail with failure on this thread.
+func forbidAdding(failure unix.Errno) error {
 	const number, op = 0, 16 + 8 // offsets in the data that a filter sees
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: number},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 3, K: unix.SYS_EPOLL_CTL},
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: op},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.EPOLL_CTL_ADD},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOMEM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(failure)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
@@ -189,7 +189,7 @@ func TestAConnectionThatCannotBeWatchedIsLost(t *testing.T) {
 	first.Close()
 	<-lost
 	forbidden := make(chan error)
-	e.Loops()[0].Post(func() { forbidden <- forbidAdding() })
+	e.Loops()[0].Post(func() { forbidden <- forbidAdding(unix.ENOMEM) })
 	if err := <-forbidden; err != nil {
 		t.Skip(err)
 	}
@@ -272,26 +272,6 @@ func TestAMessageOf64KiBIsReadByOneCall(t *testing.T) {
 	}
 }
 
-// noWatches makes each epoll_ctl that adds, of the calling thread, fail from now on, as where
-// memory or the user's watches have run out.
-func noWatches(errno unix.Errno) error {
-	const load, equal, ret = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
-	const number, operation = 0, 24 // offsets in seccomp_data: nr, and args[1]
-	filter := []unix.SockFilter{
-		{Code: load, K: number},
-		{Code: equal, Jf: 3, K: unix.SYS_EPOLL_CTL},
-		{Code: load, K: operation},
-		{Code: equal, Jf: 1, K: unix.EPOLL_CTL_ADD},
-		{Code: ret, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
-		{Code: ret, K: unix.SECCOMP_RET_ALLOW},
-	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return err
-	}
-	prog := &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(prog)), 0, 0)
-}
-
 // resumes reads when its peer has taken what it writes.
 type resumes struct {
 	made chan couplet.Handle
@@ -325,7 +305,7 @@ func TestASendThatCannotBeWatchedWasForgotten(t *testing.T) {
 		defer c.Close()
 		c.SetDeadline(time.Now().Add(20 * time.Second))
 		(<-p.made).Post(func(tr couplet.Transport) {
-			if err := noWatches(errno); err != nil {
+			if err := forbidAdding(errno); err != nil {
 				t.Error(err)
 			}
 			tr.Write(make([]byte, size))

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"couplet"
 	"couplet/internal/sock"
 )
@@ -319,6 +321,40 @@ func (ln *Listener) acceptFailed(errno syscall.Errno) {
 	} else {
 		ln.timer.Reset(ln.backoff)
 	}
+}
+
+// acceptBatch is how many connections one readiness event accepts, so that those who
+// are served have their turn.
+const acceptBatch = 64
+
+// AcceptAll accepts who is there, for a driver that was told of readiness, and returns the
+// error that disarms, or 0. A socket that somebody shut down has ended: then nobody comes
+// any more, of which accept itself does not tell for unix sockets.
+func (l *Loop) AcceptAll(ln *Listener, ended bool) syscall.Errno {
+	if ln.Shared() {
+		unix.SetNonblock(ln.fd, true) // others may have changed that, and an accept would stop the loop
+		l.count.Crossings++
+	}
+	for range acceptBatch {
+		if ln.stopping { // a callback had enough
+			break
+		}
+		fd, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(ln.fd), 0, 0,
+			unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0, 0)
+		l.count.Crossings++
+		l.Tell(Call, "accept4", int(fd), errno)
+		switch {
+		case errno == 0:
+			l.Accepted(ln, int(fd), 0)
+		case errno != unix.EAGAIN:
+			return errno
+		case ended:
+			return unix.EINVAL
+		default:
+			return 0
+		}
+	}
+	return 0
 }
 
 // retry goes on after a wait, or when a connection has ended: first with those
