@@ -11,6 +11,7 @@ import (
 
 	"couplet"
 	"couplet/engines"
+	"couplet/internal/testpeer"
 )
 
 // each runs f on every engine that works here.
@@ -240,16 +241,7 @@ func TestExampleGoroutineGetsToItsEnd(t *testing.T) {
 	each(t, func(t *testing.T, e couplet.Engine) {
 		for _, late := range []bool{false, true} {
 			made, paused := make(chan *stream, 1), make(pausing, 1)
-			l, err := e.Listen("tcp", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol {
-				return pausingStream{newStream(made), paused}
-			}), couplet.MaxOutbound(256<<10))
-			if err != nil {
-				t.Fatal(err)
-			}
-			c, err := net.Dial("tcp", l.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
+			_, c := testpeer.Dial(t, e, "tcp", pausingStream{newStream(made), paused}, couplet.MaxOutbound(256<<10))
 			t.Cleanup(func() { c.Close() })
 			c.SetDeadline(time.Now().Add(time.Minute))
 			s := awaited(t, "the connection", made)
@@ -283,16 +275,7 @@ func TestExampleGoroutineGetsToItsEnd(t *testing.T) {
 func TestExampleGoroutineEndsWithItsConnection(t *testing.T) {
 	each(t, func(t *testing.T, e couplet.Engine) {
 		made := make(chan *stream, 1)
-		l, err := e.Listen("tcp", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol {
-			return newStream(made)
-		}), couplet.MaxOutbound(256<<10))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, c := testpeer.Dial(t, e, "tcp", newStream(made), couplet.MaxOutbound(256<<10))
 		defer c.Close()
 		s := awaited(t, "the connection", made)
 		wrote, failed := make(chan bool, 1), make(chan error, 1)
