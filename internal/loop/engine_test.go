@@ -287,11 +287,12 @@ func TestNoDescriptorAfterAbort(t *testing.T) {
 	}
 }
 
-// Go that meets the end of its loop is answered, and nothing is begun.
+// Go that comes after the deadline of Shutdown is answered, and nothing is begun.
 func TestGoThatMeetsTheEnd(t *testing.T) {
 	b := newBench(t, couplet.Config{})
 	b.engine.Stop()
 	b.turn()
+	b.loop.cut()
 	var answers []error
 	if !b.loop.Go(
 		func(context.Context) error { t.Error("work was begun"); return nil },
@@ -301,7 +302,13 @@ func TestGoThatMeetsTheEnd(t *testing.T) {
 	}
 	for b.loop.Step(0) {
 	}
-	if len(answers) != 1 || answers[0] != couplet.ErrEngineClosed || b.loop.works != 0 {
-		t.Errorf("answers %v, %d works", answers, b.loop.works)
+	if len(answers) != 1 || answers[0] != couplet.ErrEngineClosed {
+		t.Errorf("answers %v", answers)
+	}
+	if b.loop.Go(func(context.Context) error { t.Error("work was begun"); return nil }, func(error) { t.Error("done was called") }) {
+		t.Error("a loop that has ended promises to run work")
+	}
+	if n := b.loop.works.Load(); n != 0 {
+		t.Errorf("%d works are counted after the end", n)
 	}
 }

@@ -68,7 +68,7 @@ type Loop struct {
 	listeners map[*Listener]struct{}
 	starving  int // listeners that wait for a descriptor or a place
 	dials     map[*dial]struct{}
-	works     int // Go calls whose done has not run
+	works     atomic.Int32 // Go calls whose done has not run
 
 	posts   posts
 	backlog *post // taken from posts, over PostsPerTurn
@@ -611,14 +611,19 @@ func (t *timer) Reset(d time.Duration) bool {
 
 // Go implements couplet.Loop, for any goroutine.
 func (l *Loop) Go(work func(ctx context.Context) error, done func(err error)) bool {
-	return l.Post(func() {
+	l.works.Add(1) // now: the loop may be about to end, as in the last callback of all
+	posted := l.Post(func() {
 		if l.ending {
+			l.works.Add(-1)
 			done(couplet.ErrEngineClosed)
 			return
 		}
-		l.works++
 		go l.work(work, done)
 	})
+	if !posted {
+		l.works.Add(-1)
+	}
+	return posted
 }
 
 // work runs in a goroutine of its own.
@@ -629,7 +634,7 @@ func (l *Loop) work(work func(ctx context.Context) error, done func(err error)) 
 			err = newPanicError(v)
 		}
 		l.Post(func() {
-			l.works--
+			l.works.Add(-1)
 			done(err)
 		})
 	}()
@@ -639,7 +644,7 @@ func (l *Loop) work(work func(ctx context.Context) error, done func(err error)) 
 // Ended reports whether the loop was stopped and has nothing left to wait for.
 func (l *Loop) Ended() bool {
 	return l.stopping && l.open == 0 && len(l.listeners) == 0 && len(l.dials) == 0 &&
-		(l.works == 0 || !l.draining)
+		(l.works.Load() == 0 || !l.draining)
 }
 
 // End runs what was still posted, refuses what comes after, and closes the

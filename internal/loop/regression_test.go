@@ -421,8 +421,8 @@ func TestGoThatWaitedWhenItsLoopFailedIsAnswered(t *testing.T) {
 	b.loop.Go(func(context.Context) error { t.Error("the work began"); return nil }, func(err error) { got = err })
 	b.waitErr = errors.New("broken")
 	b.turn()
-	if got != couplet.ErrEngineClosed || b.loop.works != 0 {
-		t.Errorf("done was given %v; %d works run", got, b.loop.works)
+	if got != couplet.ErrEngineClosed || b.loop.works.Load() != 0 {
+		t.Errorf("done was given %v; %d works run", got, b.loop.works.Load())
 	}
 }
 
