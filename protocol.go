@@ -10,8 +10,8 @@ type Protocol interface {
 	// ConnectionMade is the first callback, and comes once.
 	ConnectionMade(t Transport)
 
-	// DataReceived delivers bytes in the order they were sent. data is never
-	// empty and is valid only during the call.
+	// DataReceived delivers bytes in the order they were sent, TCP's urgent ones
+	// in their place. data is never empty and is valid only during the call.
 	DataReceived(t Transport, data []byte)
 
 	// ConnectionLost is the last callback, and comes once for every

@@ -81,18 +81,7 @@ func (l *listener) open(network, address string) error {
 	var ln net.Listener
 	var err error
 	if l.o.File != nil {
-		var f *os.File
-		if f, err = duplicate(l.o.File, l.o.File.Name()); err == nil {
-			if err = listening(f); err == nil {
-				ln, err = net.FileListener(f)
-			}
-			f.Close()
-		}
-		if err == nil && !fits(network, ln.Addr()) {
-			ln.Close()
-			err = errors.New("the file is not a " + network + " socket")
-		}
-		if err != nil {
+		if ln, err = l.adopt(network); err != nil {
 			return &net.OpError{Op: "listen", Net: network, Err: err}
 		}
 	} else {
@@ -116,6 +105,32 @@ func (l *listener) open(network, address string) error {
 		}
 	}
 	return nil
+}
+
+// adopt listens on a duplicate of the socket that was handed over.
+func (l *listener) adopt(network string) (net.Listener, error) {
+	f, err := duplicate(l.o.File, l.o.File.Name())
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // package net duplicates it again
+	if err := listening(f); err != nil {
+		return nil, err
+	}
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, err
+	}
+	if fits(network, ln.Addr()) {
+		err = control(f, func(fd uintptr) error { return setOptions(fd, network, &l.o) })
+	} else {
+		err = errors.New("the file is not a " + network + " socket")
+	}
+	if err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
 }
 
 func (l *listener) bind(network, address string) (net.Listener, error) {
@@ -149,15 +164,25 @@ func keepAlive(o *couplet.Options) net.KeepAliveConfig {
 
 // beforeUse sets, before bind or connect, what package net has no setting for.
 func beforeUse(o *couplet.Options) func(network, address string, rc syscall.RawConn) error {
-	return func(_, _ string, rc syscall.RawConn) error {
+	return func(network, _ string, rc syscall.RawConn) error {
 		var err error
 		cerr := rc.Control(func(fd uintptr) {
-			if err = setBuffers(fd, o.ReceiveBuffer, o.SendBuffer); err == nil && o.Control != nil {
+			if err = setOptions(fd, network, o); err == nil && o.Control != nil {
 				err = o.Control(fd)
 			}
 		})
 		return errors.Join(cerr, err)
 	}
+}
+
+// control calls f with c's descriptor.
+func control(c syscall.Conn, f func(fd uintptr) error) error {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := rc.Control(func(fd uintptr) { err = f(fd) })
+	return errors.Join(cerr, err)
 }
 
 // Addr is the bound address.
@@ -277,12 +302,6 @@ func (l *listener) tune(nc net.Conn) {
 	}
 	if l.o.File != nil {
 		t.SetKeepAliveConfig(keepAlive(&l.o))
-		if l.o.ReceiveBuffer > 0 {
-			t.SetReadBuffer(l.o.ReceiveBuffer)
-		}
-		if l.o.SendBuffer > 0 {
-			t.SetWriteBuffer(l.o.SendBuffer)
-		}
 	}
 }
 

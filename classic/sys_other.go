@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"couplet"
 )
 
 // Without a portable way to ask whether a send would block, every send is left
@@ -42,7 +44,7 @@ func duplicate(c syscall.Conn, _ string) (*os.File, error) {
 	}
 	return nil, errors.ErrUnsupported
 }
-func unblock(syscall.Conn)               {}
-func listening(syscall.Conn) error       { return nil }
-func setBacklog(syscall.Conn, int) error { return nil }
-func setBuffers(uintptr, int, int) error { return nil }
+func unblock(syscall.Conn)                               {}
+func listening(syscall.Conn) error                       { return nil }
+func setBacklog(syscall.Conn, int) error                 { return nil }
+func setOptions(uintptr, string, *couplet.Options) error { return nil }

@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"couplet"
 )
 
 func raw(nc net.Conn) (syscall.RawConn, error) {
@@ -179,25 +181,28 @@ func setBacklog(l syscall.Conn, n int) error {
 	return control(l, func(fd uintptr) error { return os.NewSyscallError("listen", syscall.Listen(int(fd), n)) })
 }
 
-// setBuffers sets the buffers of a socket before it listens, for the window
-// that its connections announce.
-func setBuffers(fd uintptr, receive, send int) error {
-	for _, b := range []struct{ option, n int }{{syscall.SO_RCVBUF, receive}, {syscall.SO_SNDBUF, send}} {
-		if b.n == 0 {
+// setOptions sets what package net does not: the buffers, before it is of use, for the
+// window that is announced, and that urgent bytes are received like any others (RFC
+// 6093). Connections get from their listener what it has, but for unix sockets.
+func setOptions(fd uintptr, network string, o *couplet.Options) error {
+	for _, s := range []struct {
+		name, value int
+		set         bool
+	}{
+		{syscall.SO_RCVBUF, o.ReceiveBuffer, o.ReceiveBuffer > 0},
+		{syscall.SO_SNDBUF, o.SendBuffer, o.SendBuffer > 0},
+		{syscall.SO_OOBINLINE, 1, network != "unix"},
+	} {
+		if !s.set {
 			continue
 		}
-		if err := syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, b.option, b.n); err != nil {
+		err := syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, s.name, s.value)
+		if err == syscall.EOPNOTSUPP && s.name == syscall.SO_OOBINLINE {
+			continue // an adopted socket of Multipath TCP, as package net makes them
+		}
+		if err != nil {
 			return os.NewSyscallError("setsockopt", err)
 		}
 	}
 	return nil
-}
-
-func control(c syscall.Conn, f func(fd uintptr) error) error {
-	rc, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	cerr := rc.Control(func(fd uintptr) { err = f(fd) })
-	return errors.Join(cerr, err)
 }

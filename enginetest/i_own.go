@@ -45,6 +45,7 @@ var ownCases = []Case{
 	{ID: 125, Name: "a listening socket that is shut down ends its listener", Needs: NeedsSockets | NeedsLinux | NeedsTCP, Run: listenerShutDown},
 	{ID: 126, Name: "what is adopted must listen, and keeps its backlog", Needs: NeedsSockets | NeedsLinux | NeedsTCP, Run: adoptedAsItIs},
 	{ID: 127, Name: "a dial is told what ended it", Needs: NeedsSockets, Run: timedOutDials},
+	{ID: 128, Name: "urgent bytes are bytes like any others, in their place", Needs: NeedsSockets | NeedsLinux | NeedsTCP, Run: urgentBytes},
 }
 
 func handles(e *Env) {
@@ -729,6 +730,18 @@ func goWork(e *Env) {
 	if !told.Load() {
 		e.Errorf("Shutdown did not wait for the work")
 	}
+	// Also for what the last callback of all begins.
+	eng = e.newEngine(couplet.Config{})
+	last, saved, answer := e.conn("last"), false, errPanic
+	last.onLost = func(t couplet.Transport, _ error) {
+		t.Loop().Go(func(context.Context) error { saved = true; return nil }, func(err error) { answer = err })
+	}
+	e.attach(eng, last)
+	_, err = eng.Shutdown(e.ctx)
+	e.check(err, "Shutdown")
+	if !saved || answer != nil {
+		e.Errorf("work begun in the last ConnectionLost of a Shutdown was done: %v, and its done was told %v", saved, answer)
+	}
 	eng = e.newEngine(couplet.Config{})
 	started, release := make(chan struct{}), make(chan struct{})
 	eng.Loops()[0].Go(func(context.Context) error {
@@ -1056,4 +1069,74 @@ func shutdownGivesUp(e *Env) {
 	if d, err := eng.Shutdown(e.ctx); err != nil || d != (couplet.Drained{}) {
 		e.Errorf("Shutdown once it has returned: %+v, %v", d, err)
 	}
+}
+
+// urgentBytes has a mark in the midst of what is there to be read at once. The byte was
+// dropped.
+func urgentBytes(e *Env) {
+	var plain packageNet // also where the peers are an engine's
+	f := func(c *conn) couplet.Factory { return couplet.FactoryFunc(c.build) }
+	send := func(c *conn, l couplet.Listener) {
+		p, err := plain.Dial(e.network, l.Addr().String(), 0)
+		e.check(err, "a peer's dial")
+		e.urgent(c, e.adopt(p))
+	}
+	accepted, adopted, dialled := e.conn("accepted"), e.conn("accepted from a File"), e.conn("dialled")
+	send(accepted, e.listen(f(accepted)))
+
+	for _, multipath := range []bool{true, false} {
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(multipath)
+		stranger, err := lc.Listen(e.ctx, e.network, e.address())
+		e.check(err, "a stranger's listener")
+		file, err := stranger.(*net.TCPListener).File()
+		e.check(err, "File")
+		stranger.Close()
+		l, err := e.Server.Listen(e.network, "not used", f(adopted), couplet.FromFile(file))
+		e.check(err, "Listen with FromFile")
+		e.check(file.Close(), "Close of the file")
+		if !multipath { // of that there is no urgent data, or it is package net's fallback
+			send(adopted, l)
+		}
+	}
+
+	l, err := plain.Listen(e.network, e.address())
+	e.check(err, "a peer's listener")
+	defer l.Close()
+	e.dial(l.Addr().String(), dialled)
+	p, err := l.Accept()
+	e.check(err, "a peer's accept")
+	e.urgent(dialled, e.adopt(p))
+}
+
+// urgent sends c what has a mark in it, while its loop is busy.
+func (e *Env) urgent(c *conn, p Peer) {
+	c.waitMade()
+	sent := ""
+	for i, n := range []int{0, 1, 1000, 40_000} {
+		before, behind := strings.Repeat("b", n), fmt.Sprint("behind mark ", i)
+		busy, left := make(chan struct{}), make(chan struct{})
+		c.loop.Post(func() {
+			close(busy)
+			<-left
+		})
+		recv(e, busy, "posted function")
+		e.send(p, []byte(before))
+		err := sendUrgent(p, 'U')
+		e.send(p, []byte(behind))
+		close(left)
+		e.check(err, "a send of urgent data")
+		sent += before + "U" + behind
+		if e.Server.Name() == "uring" || e.Client.Name() == "uring" { // its kernel may leave what is behind until more comes
+			soon, cancel := context.WithTimeout(e.ctx, 100*time.Millisecond)
+			if !eventually(soon, func() bool { return c.total() == int64(len(sent)) }) {
+				e.send(p, []byte("more"))
+				sent += "more"
+			}
+			cancel()
+		}
+		c.waitBytes(int64(len(sent)))
+		c.wantText(sent)
+	}
+	c.do(func(t couplet.Transport) { t.Abort() })
 }

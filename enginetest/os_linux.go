@@ -2,6 +2,7 @@ package enginetest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -187,6 +188,19 @@ func rawConnect(fd int, addr net.Addr) error {
 func rawClose(fd int) { unix.Close(fd) }
 
 func rawShutdown(fd uintptr) error { return unix.Shutdown(int(fd), unix.SHUT_RDWR) }
+
+// sendUrgent sends b as TCP urgent data.
+func sendUrgent(p Peer, b byte) error {
+	rc, err := p.(netPeer).Conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := rc.Write(func(fd uintptr) bool {
+		err = unix.Sendto(int(fd), []byte{b}, unix.MSG_OOB, nil)
+		return err != unix.EAGAIN
+	})
+	return errors.Join(cerr, err)
+}
 
 // limitFiles lowers the limit of descriptors so that only n more can be opened,
 // and returns what takes that back.

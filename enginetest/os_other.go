@@ -28,6 +28,7 @@ func rawSocket(string) (int, error)             { return -1, errors.ErrUnsupport
 func rawConnect(int, net.Addr) error            { return errors.ErrUnsupported }
 func rawClose(int)                              {}
 func rawShutdown(uintptr) error                 { return errors.ErrUnsupported }
+func sendUrgent(Peer, byte) error               { return errors.ErrUnsupported }
 func boundFile(string) (*os.File, error)        { return nil, errors.ErrUnsupported }
 func socketBacklog(uintptr) (int, error)        { return 0, errors.ErrUnsupported }
 func limitFiles(int) (func(), error)            { return nil, errors.ErrUnsupported }

@@ -66,7 +66,7 @@ type conn struct {
 
 	// Edge-triggered, the poller tells of a change once, so it is remembered.
 	unread bool // there may be something to read
-	ending bool // and behind it the end, or an error
+	behind bool // and more behind a short read: the end, an error, an urgent mark
 	again  bool // in driver.again
 }
 

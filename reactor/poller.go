@@ -31,7 +31,7 @@ type interest uint32
 const (
 	readable interest = unix.EPOLLIN | unix.EPOLLRDHUP
 	writable interest = unix.EPOLLOUT
-	changes  interest = readable | writable | unix.EPOLLET
+	changes  interest = readable | writable | unix.EPOLLPRI | unix.EPOLLET
 )
 
 type operation int
@@ -70,6 +70,7 @@ func (e *event) key() key {
 func (e *event) readable() bool { return e.Events&uint32(readable) != 0 }
 func (e *event) writable() bool { return e.Events&unix.EPOLLOUT != 0 }
 func (e *event) broken() bool   { return e.Events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 }
+func (e *event) urgent() bool   { return e.Events&unix.EPOLLPRI != 0 }
 func (e *event) ending() bool   { return e.broken() || e.Events&unix.EPOLLRDHUP != 0 }
 
 func newPoller(l *loop.Loop) (*poller, error) {

@@ -81,7 +81,7 @@ func (d *driver) receive(s *conn) {
 		d.lent = room[:n:n]
 		d.loop.Received(s.c, d.lent, d)
 		d.loop.Push(s.c)
-		if int(n) < len(room) && !s.ending {
+		if int(n) < len(room) && !s.behind {
 			s.unread = false
 			return // there was no more
 		}

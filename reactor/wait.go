@@ -93,7 +93,7 @@ func (d *driver) ready(e *event) {
 	broken := e.broken()
 	if d.edge {
 		s.unread = s.unread || e.readable() || broken
-		s.ending = s.ending || e.ending()
+		s.behind = s.behind || e.ending() || e.urgent()
 	}
 	if s.connecting {
 		d.finishConnect(s)

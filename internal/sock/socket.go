@@ -36,6 +36,7 @@ func open(op string, sa *Sockaddr, o *couplet.Options, prepare func(fd int) erro
 
 // setOptions sets on a socket what o says of its connections. Linux copies all
 // of it from a listener to the sockets it accepts, but for the buffers of unix sockets.
+// Urgent bytes are received like any others, as RFC 6093 has it; else they are dropped.
 func setOptions(fd, family int, o *couplet.Options) error {
 	type option struct {
 		level, name, value int
@@ -52,11 +53,16 @@ func setOptions(fd, family int, o *couplet.Options) error {
 		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, period, alive},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, period, alive},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9, alive},
+		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1, tcp},
 	} {
 		if !s.set {
 			continue
 		}
-		if err := unix.SetsockoptInt(fd, s.level, s.name, s.value); err != nil {
+		err := unix.SetsockoptInt(fd, s.level, s.name, s.value)
+		if err == unix.EOPNOTSUPP && s.name == unix.SO_OOBINLINE {
+			continue // an adopted socket of Multipath TCP, as package net makes them
+		}
+		if err != nil {
 			return os.NewSyscallError("setsockopt", err)
 		}
 	}
