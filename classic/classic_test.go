@@ -307,30 +307,6 @@ func TestAnAdoptedUnixPathStays(t *testing.T) {
 	}
 }
 
-// Another holder of an adopted socket made it block, and Close waited for somebody to
-// connect.
-func TestAnAdoptedSocketThatIsMadeToBlock(t *testing.T) {
-	first, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer first.Close()
-	f, err := first.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	s := newScript()
-	made := make(chan struct{})
-	s.made = func(couplet.Transport) { close(made) }
-	l := listen(t, newEngine(t, couplet.Config{}), "tcp", "", always(s), couplet.FromFile(f))
-	f.Fd() // has it block, as os/exec does with a child's ExtraFiles
-	dialTo(t, l.Addr())
-	receive(t, made, "ConnectionMade")
-	l.Close()
-	receive(t, l.Closed(), "end of the listener")
-}
-
 // The work of Loop.Go that ends its goroutine still has its done called.
 func TestGoexitInWork(t *testing.T) {
 	e := newEngine(t, couplet.Config{})

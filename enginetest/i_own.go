@@ -46,6 +46,7 @@ var ownCases = []Case{
 	{ID: 126, Name: "what is adopted must listen, and keeps its backlog", Needs: NeedsSockets | NeedsLinux | NeedsTCP, Run: adoptedAsItIs},
 	{ID: 127, Name: "a dial is told what ended it", Needs: NeedsSockets, Run: timedOutDials},
 	{ID: 128, Name: "urgent bytes are bytes like any others, in their place", Needs: NeedsSockets | NeedsLinux | NeedsTCP, Run: urgentBytes},
+	{ID: 129, Name: "an adopted socket that another holder makes block does not hold the loop up", Needs: NeedsSockets | NeedsLinux | NeedsTCP, Run: adoptedMadeToBlock},
 }
 
 func handles(e *Env) {
@@ -1085,16 +1086,8 @@ func urgentBytes(e *Env) {
 	send(accepted, e.listen(f(accepted)))
 
 	for _, multipath := range []bool{true, false} {
-		var lc net.ListenConfig
-		lc.SetMultipathTCP(multipath)
-		stranger, err := lc.Listen(e.ctx, e.network, e.address())
-		e.check(err, "a stranger's listener")
-		file, err := stranger.(*net.TCPListener).File()
-		e.check(err, "File")
-		stranger.Close()
-		l, err := e.Server.Listen(e.network, "not used", f(adopted), couplet.FromFile(file))
+		l, err := e.Server.Listen(e.network, "not used", f(adopted), couplet.FromFile(e.foreign(multipath)))
 		e.check(err, "Listen with FromFile")
-		e.check(file.Close(), "Close of the file")
 		if !multipath { // of that there is no urgent data, or it is package net's fallback
 			send(adopted, l)
 		}
@@ -1107,6 +1100,19 @@ func urgentBytes(e *Env) {
 	p, err := l.Accept()
 	e.check(err, "a peer's accept")
 	e.urgent(dialled, e.adopt(p))
+}
+
+// foreign is a listening socket that no engine has made.
+func (e *Env) foreign(multipath bool) *os.File {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(multipath)
+	l, err := lc.Listen(e.ctx, e.network, e.address())
+	e.check(err, "a listener of package net")
+	defer l.Close()
+	file, err := l.(*net.TCPListener).File()
+	e.check(err, "File")
+	e.cleanup(func() { file.Close() })
+	return file
 }
 
 // urgent sends c what has a mark in it, while its loop is busy.
@@ -1139,4 +1145,24 @@ func (e *Env) urgent(c *conn, p Peer) {
 		c.wantText(sent)
 	}
 	c.do(func(t couplet.Transport) { t.Abort() })
+}
+
+// On epoll the accept behind the last connection waited, and the loop with it; on
+// package net the Close.
+func adoptedMadeToBlock(e *Env) {
+	file := e.foreign(false)
+	s := e.conn("served")
+	l, err := e.Server.Listen(e.network, "not used", couplet.FactoryFunc(s.build), couplet.FromFile(file))
+	e.check(err, "Listen with FromFile")
+	file.Fd() // has it block, as os/exec does with a child's ExtraFiles
+	e.dialPeer(l.Addr(), 0)
+	s.waitMade()
+	l.Close()
+	select {
+	case <-l.Closed():
+	case <-time.After(5 * time.Second):
+		// A loop that waits in a system call holds up Go's collector, and so all that follows.
+		e.check(rawShutdown(file.Fd()), "shutdown of the listening socket")
+		e.Errorf("the listener does not close")
+	}
 }

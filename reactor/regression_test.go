@@ -325,51 +325,6 @@ func TestASendThatCannotBeWatchedWasForgotten(t *testing.T) {
 	}
 }
 
-// A socket that was adopted is shared: another one of its holders made it blocking (os/exec
-// does, with a file of package net), and the loop hung in accept.
-func TestAnAdoptedSocketThatBlocksStoppedTheLoop(t *testing.T) {
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	f, err := ln.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	e, err := New(couplet.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := resumes{make(chan couplet.Handle, 1), make(chan error, 1)}
-	l, err := e.Listen("tcp4", "", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return p }), couplet.FromFile(f))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.SetNonblock(int(f.Fd()), false); err != nil {
-		t.Fatal(err)
-	}
-	c, err := net.Dial("tcp4", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	<-p.made
-	l.Close()
-	select {
-	case <-l.Closed():
-		e.Stop()
-		<-e.Done()
-	case <-time.After(10 * time.Second):
-		t.Error("the loop hangs")
-		other, err := net.Dial("tcp4", ln.Addr().String()) // ends the accept
-		if err == nil {
-			other.Close()
-		}
-	}
-}
-
 // A unix listening socket that somebody had shut down was reported again and again, and
 // nobody was there to accept.
 func TestAUnixListenerThatWasShutDownSpun(t *testing.T) {
