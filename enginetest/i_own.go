@@ -1085,13 +1085,13 @@ func urgentBytes(e *Env) {
 	accepted, adopted, dialled := e.conn("accepted"), e.conn("accepted from a File"), e.conn("dialled")
 	send(accepted, e.listen(f(accepted)))
 
-	for _, multipath := range []bool{true, false} {
-		l, err := e.Server.Listen(e.network, "not used", f(adopted), couplet.FromFile(e.foreign(multipath)))
+	adopt := func(multipath bool, f couplet.Factory) couplet.Listener {
+		l, err := e.Server.Listen(e.network, "not used", f, couplet.FromFile(e.foreign(multipath)))
 		e.check(err, "Listen with FromFile")
-		if !multipath { // of that there is no urgent data, or it is package net's fallback
-			send(adopted, l)
-		}
+		return l
 	}
+	send(adopted, adopt(false, f(adopted)))
+	e.talk(adopt(true, e.echoes()).Addr()) // it has no urgent data, and refuses the option
 
 	l, err := plain.Listen(e.network, e.address())
 	e.check(err, "a peer's listener")
