@@ -3,8 +3,6 @@
 package reactor
 
 import (
-	"syscall"
-
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -90,4 +88,4 @@ func (d *driver) try(s *conn) (n int, err errno) {
 }
 
 // CloseWrite implements loop.Driver.
-func (d *driver) CloseWrite(c *loop.Conn) syscall.Errno { return d.loop.ShutdownWrite(c) }
+func (d *driver) CloseWrite(c *loop.Conn) errno { return d.loop.ShutdownWrite(c) }
