@@ -39,7 +39,8 @@ type Transport interface {
 	// stops at some Buffered looks again in a later turn: WriteResumed need not come.
 	WriteBuffer(b *Buffer) error
 
-	// Buffered is the number of bytes queued and not yet taken by the kernel.
+	// Buffered is the number of bytes queued and not yet taken by the kernel, as far
+	// as the engine has been told: a peer may have the last of them before.
 	Buffered() int
 
 	// CloseWrite closes our half: what is queued is flushed, then a FIN is
