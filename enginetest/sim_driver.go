@@ -5,7 +5,6 @@ package enginetest
 import (
 	"fmt"
 	"slices"
-	"syscall"
 	"time"
 
 	"couplet/internal/loop"
@@ -207,8 +206,8 @@ func (d *simDriver) Send(c *loop.Conn) {
 	switch {
 	case k.send != nil:
 		d.net.fail("Send while one is in flight")
-	case k.fin:
-		d.net.fail("Send after CloseWrite")
+	case k.s.shut:
+		d.net.fail("Send after ShutdownWrite")
 	case k.s.peer == nil:
 		d.net.fail("Send on a socket that is not connected")
 	}
@@ -233,25 +232,6 @@ func (d *simDriver) Send(c *loop.Conn) {
 	k.send = o
 	k.pending++
 	d.net.touch(k.s)
-}
-
-// CloseWrite implements loop.Driver.
-func (d *simDriver) CloseWrite(c *loop.Conn) syscall.Errno {
-	d.enter("CloseWrite")
-	defer d.leave()
-	k := d.known(c, "CloseWrite")
-	if k.send != nil || c.Head() != nil {
-		d.net.fail("CloseWrite with something queued or in flight")
-	}
-	if k.fin {
-		d.net.fail("CloseWrite again")
-	}
-	k.fin = true
-	if k.s.dead && !k.s.unix {
-		return syscall.ECONNRESET
-	}
-	k.s.closeWrite()
-	return 0
 }
 
 // Close implements loop.Driver.

@@ -61,7 +61,8 @@ type simSocket struct {
 	wasReset          bool // the peer's reset arrived here
 	told              bool
 
-	// Of a driver.
+	// Of a loop and its driver.
+	shut bool // ShutdownWrite was called
 	conn *simConn
 }
 

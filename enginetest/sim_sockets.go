@@ -6,6 +6,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 
 	"couplet"
@@ -125,6 +126,35 @@ func (x simSockets) Torn(fd int, unix bool) bool {
 	return n.socket(fd).dead
 }
 
+// ShutdownWrite implements loop.Sockets.
+func (x simSockets) ShutdownWrite(fd int) error {
+	n := x.net
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := n.socket(fd)
+	if k := s.conn; k != nil && (k.closing || k.send != nil || k.c.Head() != nil) {
+		n.fail("ShutdownWrite with something queued or in flight, or after Close")
+	}
+	if s.shut {
+		n.fail("ShutdownWrite again")
+	}
+	s.shut = true
+	if s.dead && !s.unix {
+		return os.NewSyscallError("shutdown", syscall.ENOTCONN)
+	}
+	s.closeWrite()
+	n.moved()
+	return nil
+}
+
+// SocketError implements loop.Sockets.
+func (x simSockets) SocketError(fd int) syscall.Errno {
+	n := x.net
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.socket(fd).takeError()
+}
+
 // Progress implements loop.Sockets.
 func (x simSockets) Progress(fd int, unix bool) uint64 {
 	n := x.net
@@ -155,10 +185,13 @@ func (x simSockets) release(fd int, reset bool) {
 		n.fail("descriptor %d is closed while a driver works on it", fd)
 	}
 	s.close(reset)
-	for _, d := range n.drivers {
-		if d.live {
-			n.run()
-			break
-		}
+	n.moved()
+}
+
+// moved is called after a change that no driver has made: a network with live loops
+// moves at once.
+func (n *SimNet) moved() {
+	if slices.ContainsFunc(n.drivers, func(d *simDriver) bool { return d.live }) {
+		n.run()
 	}
 }

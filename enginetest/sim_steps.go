@@ -28,7 +28,6 @@ type simConn struct {
 	watching   bool // ... and has met no error yet
 
 	send    *simSend // in flight until it was reported
-	fin     bool
 	closing bool
 	closed  bool // Closed is about to be reported
 	how     loop.CloseMode

@@ -136,7 +136,3 @@ func (d *driver) roomed(s *conn, e *ring.CQE) {
 		d.renewed = append(d.renewed, s.key(roomOp))
 	}
 }
-
-// CloseWrite implements loop.Driver, by a plain call: through the ring it would
-// go by way of a kernel worker thread.
-func (d *driver) CloseWrite(c *loop.Conn) syscall.Errno { return d.loop.ShutdownWrite(c) }

@@ -86,6 +86,3 @@ func (d *driver) try(s *conn) (n int, err errno) {
 	}
 	return n, 0
 }
-
-// CloseWrite implements loop.Driver.
-func (d *driver) CloseWrite(c *loop.Conn) errno { return d.loop.ShutdownWrite(c) }

@@ -523,7 +523,7 @@ func (c *Conn) flushed() {
 	first := !c.finSent
 	c.finSent = true
 	if first && (c.state == open || !c.ended) { // else the close, which follows at once, brings the FIN
-		if errno := c.loop.driver.CloseWrite(c); errno != 0 && c.state == open {
+		if errno := c.sendFIN(); errno != 0 {
 			c.sendFailed(errno) // who is paused was not told of it; who is closing hears of it by receiving
 			return
 		}
@@ -538,6 +538,22 @@ func (c *Conn) flushed() {
 		}
 		c.bothClosed()
 	}
+}
+
+// sendFIN returns why it cannot: the error that ended the connection, which nobody may
+// have asked for yet. Of one that is closing the error is left for the receive.
+func (c *Conn) sendFIN() syscall.Errno {
+	l := c.loop
+	l.count.Crossings++
+	err := l.sockets.ShutdownWrite(c.FD())
+	l.Returned("shutdown", err)
+	if err == nil || c.state != open {
+		return 0
+	}
+	if errno := l.SocketError(c); errno != 0 {
+		return errno
+	}
+	return syscall.ECONNRESET // and it was asked for
 }
 
 // close begins the orderly end; c.reason says why.

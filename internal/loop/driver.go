@@ -45,9 +45,6 @@ type Driver interface {
 	// Send sends the head of c's outbound queue, at most MaxSend bytes: one
 	// Sent, with what the kernel took. There is at most one send in flight.
 	Send(c *Conn)
-	// CloseWrite sends a FIN. It is called only with nothing queued or in flight. It returns
-	// why there can be none, or 0 (see Loop.ShutdownWrite).
-	CloseWrite(c *Conn) syscall.Errno
 
 	// Close cancels what c has in flight and closes its descriptor: one Closed
 	// when the kernel holds nothing of c. Nothing else of c is reported after
@@ -114,6 +111,11 @@ type Sockets interface {
 	// of stream that was read from it is then no FIN. The kernel tells a
 	// socket's error once, and the send may have been the one to hear it.
 	Torn(fd int, unix bool) bool
+	// ShutdownWrite sends a FIN: a plain call for every engine, for through a ring it
+	// would go by way of a kernel worker thread. No driver has a send in flight.
+	ShutdownWrite(fd int) error
+	// SocketError takes the error that waits on a socket; 0 if none does.
+	SocketError(fd int) syscall.Errno
 	// Progress is a number that changes while the peer takes data.
 	Progress(fd int, unix bool) uint64
 	// Release closes a socket that no driver holds.

@@ -123,31 +123,26 @@ func (b *bench) want(call string) {
 	}
 }
 
-type fakeDriver struct{ b *bench }
-
-func (d fakeDriver) note(format string, args ...any) {
-	call := fmt.Sprintf(format, args...)
-	d.b.calls = append(d.b.calls, call)
-	if d.b.onCall != nil {
-		d.b.onCall(call)
+// note is told of what is asked of the driver, and of the FIN.
+func (b *bench) note(call string) {
+	b.calls = append(b.calls, call)
+	if b.onCall != nil {
+		b.onCall(call)
 	}
 }
+
+type fakeDriver struct{ b *bench }
+
+func (d fakeDriver) note(format string, args ...any) { d.b.note(fmt.Sprintf(format, args...)) }
 
 func (d fakeDriver) Listen(*Listener)     { d.note("listen") }
 func (d fakeDriver) StopAccept(*Listener) { d.note("stop accept") }
 func (d fakeDriver) Connect(c *Conn)      { d.note("connect") }
-func (d fakeDriver) CloseWrite(c *Conn) syscall.Errno {
-	d.note("close write")
-	if d.b.torn {
-		return syscall.ECONNRESET
-	}
-	return 0
-}
-func (d fakeDriver) Receive(c *Conn)     { d.note("receive") }
-func (d fakeDriver) StopReceive(c *Conn) { d.note("stop receive") }
-func (d fakeDriver) Watch(c *Conn)       { d.note("watch") }
-func (d fakeDriver) Wake()               {}
-func (d fakeDriver) Shutdown() error     { d.note("shutdown"); return nil }
+func (d fakeDriver) Receive(c *Conn)      { d.note("receive") }
+func (d fakeDriver) StopReceive(c *Conn)  { d.note("stop receive") }
+func (d fakeDriver) Watch(c *Conn)        { d.note("watch") }
+func (d fakeDriver) Wake()                {}
+func (d fakeDriver) Shutdown() error      { d.note("shutdown"); return nil }
 
 func (d fakeDriver) Send(c *Conn) {
 	n := 0
@@ -215,10 +210,19 @@ func (x fakeSockets) Peer(int) (net.Addr, error) { return fakeAddr, nil }
 func (x fakeSockets) Local(int) (net.Addr, error) {
 	return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2}, nil
 }
-func (x fakeSockets) Acknowledged(int, bool) bool { return !x.b.unacked }
-func (x fakeSockets) Torn(int, bool) bool         { return x.b.torn }
-func (x fakeSockets) Progress(int, bool) uint64   { return 0 }
-func (x fakeSockets) Release(fd int)              { x.b.released = append(x.b.released, fd) }
+func (x fakeSockets) Acknowledged(int, bool) bool   { return !x.b.unacked }
+func (x fakeSockets) Torn(int, bool) bool           { return x.b.torn }
+func (x fakeSockets) SocketError(int) syscall.Errno { return 0 }
+func (x fakeSockets) Progress(int, bool) uint64     { return 0 }
+func (x fakeSockets) Release(fd int)                { x.b.released = append(x.b.released, fd) }
+
+func (x fakeSockets) ShutdownWrite(int) error {
+	x.b.note("close write")
+	if x.b.torn {
+		return syscall.ENOTCONN
+	}
+	return nil
+}
 
 func (x fakeSockets) Reset(fd int) {
 	x.Release(fd)

@@ -5,6 +5,7 @@ package loop
 import (
 	"context"
 	"net"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -56,6 +57,12 @@ func (Kernel) Torn(fd int, isUnix bool) bool {
 
 // tcpClose is TCP_CLOSE of the kernel's enum in tcp_states.h.
 const tcpClose = 7
+
+// ShutdownWrite implements Sockets.
+func (Kernel) ShutdownWrite(fd int) error { return sock.ShutdownWrite(fd) }
+
+// SocketError implements Sockets.
+func (Kernel) SocketError(fd int) syscall.Errno { return sock.SocketError(fd) }
 
 // Progress implements Sockets.
 func (Kernel) Progress(fd int, unix bool) uint64 { return sock.Progress(fd, unix) }

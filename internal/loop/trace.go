@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"couplet"
-	"couplet/internal/sock"
 )
 
 // Layer says who did, or saw, what a trace tells of.
@@ -76,27 +75,11 @@ func (l *Loop) Returned(call string, err error) {
 	}
 }
 
-// ShutdownWrite sends c's FIN by a plain call, for a driver. It returns why it cannot:
-// the error that ended the connection, which nobody may have asked for yet. Of one that
-// is closing the error is left for the receive.
-func (l *Loop) ShutdownWrite(c *Conn) syscall.Errno {
-	l.count.Crossings++
-	err := sock.ShutdownWrite(c.FD())
-	l.Returned("shutdown", err)
-	if err == nil || c.state != open {
-		return 0
-	}
-	if errno := l.SocketError(c); errno != 0 {
-		return errno
-	}
-	return syscall.ECONNRESET // and it was asked for
-}
-
 // SocketError takes the error that waits on c's socket, by a system call of which it
 // tells; 0 if none does.
 func (l *Loop) SocketError(c *Conn) syscall.Errno {
 	l.count.Crossings++
-	errno := sock.SocketError(c.FD())
+	errno := l.sockets.SocketError(c.FD())
 	l.Tell(Call, "getsockopt", 0, errno)
 	return errno
 }
