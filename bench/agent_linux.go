@@ -33,8 +33,8 @@ type Agent struct {
 	CPU int
 	// Keep goes on after a session, with another token.
 	Keep bool
-	// Announce is called with each token, once it is good.
-	Announce func(token string)
+	// Announce is called with each token, once it is good; its error ends Serve.
+	Announce func(token string) error
 	// Log, if not nil, gets who came and what was started.
 	Log *slog.Logger
 }
@@ -64,7 +64,9 @@ func (a Agent) Serve(ctx context.Context, l net.Listener) error {
 	defer cancel()
 	defer l.Close()
 	for ; ; token = d.renew() {
-		a.Announce(hex.EncodeToString(token))
+		if err := a.Announce(hex.EncodeToString(token)); err != nil {
+			return fmt.Errorf("the token could not be told: %w", err)
+		}
 		late := time.NewTimer(a.TokenLife)
 		var g guest
 		select {

@@ -45,11 +45,12 @@ func serveAgent(t *testing.T, a bench.Agent) *serving {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &serving{t: t, addr: l.Addr().String(), tokens: make(chan string, 100), ended: make(chan error, 1), stop: stop}
-	a.Announce = func(token string) {
+	a.Announce = func(token string) error {
 		select {
 		case s.tokens <- token:
 		default: // nobody wants so many
 		}
+		return nil
 	}
 	a.Log = slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, attr slog.Attr) slog.Attr {
 		if attr.Key == "pid" {

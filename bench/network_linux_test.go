@@ -36,7 +36,7 @@ func beginStation(t *testing.T, h *netpair.Host, at netip.Addr, serverPort int) 
 	addr, ended := make(chan string, 1), make(chan error, 1)
 	a := Agent{
 		Keep: true, ServerPort: serverPort,
-		Announce: func(token string) { s.tokens <- token },
+		Announce: func(token string) error { s.tokens <- token; return nil },
 		Log:      slog.New(s),
 	}
 	go h.Do(func() {

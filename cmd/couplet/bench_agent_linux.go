@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
 	"syscall"
@@ -154,6 +156,8 @@ func (a *agent) run(cmd *cobra.Command) error {
 	if err := checkZone("--listen", net.JoinHostPort(host, port)); err != nil {
 		return err
 	}
+	// Whoever reads the output may go away, and ends no session by it.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := interruptible()
 	defer stop()
 	network := "tcp"
@@ -187,11 +191,13 @@ func (a *agent) run(cmd *cobra.Command) error {
 	defer endLog()
 	err = bench.Agent{
 		TimeLimit: time.Duration(a.timeLimit), ServerPort: a.serverPort, CPU: a.cpu, Keep: a.keep, Log: log,
-		Announce: func(token string) {
-			fmt.Fprintf(a.stdout, "Agent on %s, token %s\n", at, token)
+		Announce: func(token string) error {
+			text := fmt.Sprintf("Agent on %s, token %s\n", at, token)
 			if !a.quiet {
-				fmt.Fprintf(a.stdout, "  %s=%s couplet bench --remote %s\n", tokenEnv, token, net.JoinHostPort(hosts[0], strconv.Itoa(int(at.Port()))))
+				text += fmt.Sprintf("  %s=%s couplet bench --remote %s\n", tokenEnv, token, net.JoinHostPort(hosts[0], strconv.Itoa(int(at.Port()))))
 			}
+			_, err := io.WriteString(a.stdout, text)
+			return err
 		},
 	}.Serve(ctx, l)
 	if err != nil {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"net"
 	"net/netip"
 	"os"
@@ -217,6 +218,32 @@ func TestAnAgentThatIsKept(t *testing.T) {
 	a.stdout.await(t, "couplet bench --remote", 3)
 	a.cmd.Process.Signal(syscall.SIGINT)
 	a.end().want(t, 0)
+}
+
+// Whoever goes away from the agent's output ends no session: its next line was a
+// SIGPIPE. An agent that cannot tell its next token ends.
+func TestAnAgentOutlivesTheReaderOfItsOutput(t *testing.T) {
+	t.Parallel()
+	output, end, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer output.Close()
+	cmd := exec.Command(binary, "bench", "agent", "--keep")
+	cmd.Stdout, cmd.Stderr = end, end
+	a := beginCmd(t, cmd)
+	end.Close()
+	line, err := bufio.NewReader(output).ReadString('\n')
+	m := agentLine.FindStringSubmatch(line)
+	if m == nil {
+		t.Fatalf("the agent says %q, %v", line, err)
+	}
+	output.Close()
+	o := couple(t, (&agentJob{a, m[1], m[2]}).remote("epoll,goroutine", "--rounds", "1")...)
+	if !o.starved() {
+		o.want(t, 0)
+	}
+	a.end().want(t, 1)
 }
 
 // A client that vanishes leaves no server behind.

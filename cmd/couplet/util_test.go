@@ -80,7 +80,9 @@ func beginCmd(t *testing.T, cmd *exec.Cmd) *job {
 	if cmd.Stdout == nil {
 		cmd.Stdout = j.stdout
 	}
-	cmd.Stderr = j.stderr
+	if cmd.Stderr == nil {
+		cmd.Stderr = j.stderr
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
