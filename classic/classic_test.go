@@ -266,6 +266,29 @@ func TestPostsBehindAGoexitRun(t *testing.T) {
 	receive(t, e.Done(), "end of the engine")
 }
 
+// The queue of posts kept the memory of the longest burst for good.
+func TestABurstOfPostsLeavesNoMemory(t *testing.T) {
+	e := newEngine(t, couplet.Config{})
+	l := e.loops[0]
+	l.Post(func() {
+		for range 100_000 {
+			l.Post(func() {})
+		}
+	})
+	for range 4 { // posts of two turns after it, at least
+		ran := make(chan struct{})
+		l.Post(func() { l.Post(func() { close(ran) }) })
+		receive(t, ran, "posted function")
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.postMu.Lock()
+	defer l.postMu.Unlock()
+	if most := max(cap(l.batch), cap(l.posts)); most > 1024 {
+		t.Errorf("there is room for %d posts", most)
+	}
+}
+
 // Connections are built in the order in which they were made.
 func TestBuildInOrder(t *testing.T) {
 	e := newEngine(t, couplet.Config{Loops: 3})

@@ -162,10 +162,7 @@ func (l *loop) leave(f *flusher) {
 		l.dirty[i].checkFlow()
 	}
 	f.list = append(f.list, l.dirty...)
-	clear(l.dirty)
-	if l.dirty = l.dirty[:0]; cap(l.dirty) > 1024 {
-		l.dirty = nil
-	}
+	l.dirty = trimmed(l.dirty)
 }
 
 // call makes one callback, on the loop. A panic in it costs the connection c,
@@ -244,9 +241,9 @@ func (l *loop) turn(f *flusher) (wait time.Duration, idle bool) {
 		l.cut()
 	}
 	if l.at == len(l.batch) {
-		clear(l.batch)
+		empty := trimmed(l.batch)
 		l.postMu.Lock()
-		l.batch, l.posts, l.at = l.posts, l.batch[:0], 0
+		l.batch, l.posts, l.at = l.posts, empty, 0
 		l.postMu.Unlock()
 	}
 	now, before := l.now.Sub(l.epoch), l.timers.Seq()
@@ -267,6 +264,15 @@ func (l *loop) turn(f *flusher) (wait time.Duration, idle bool) {
 		return -1, true
 	}
 	return max(at-time.Since(l.epoch), 0), true
+}
+
+// trimmed is s without what was in it, nor room for a burst like the last.
+func trimmed[T any](s []T) []T {
+	clear(s)
+	if cap(s) > 1024 {
+		return nil
+	}
+	return s[:0]
 }
 
 func (l *loop) runPost(p post) {

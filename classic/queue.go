@@ -7,8 +7,9 @@ import "couplet"
 type queue struct {
 	segments []segment
 	first    int
-	size     int  // bytes queued
-	sending  bool // the first segment is in the hands of a system call
+	size     int               // bytes queued
+	sending  bool              // the first segment, or a copy, is in the hands of a system call
+	over     []*couplet.Buffer // see sent
 }
 
 // segment is a run of bytes; shared is nil where they are owned.
@@ -63,21 +64,45 @@ func (q *queue) head() []byte {
 	return p[:min(len(p), mostSent)]
 }
 
-// sent takes n bytes off the head. owned is how many of them were copies; done
-// is to be released, if it is not nil, off the loop.
-func (q *queue) sent(n int) (owned int, done *couplet.Buffer) {
-	s := &q.segments[q.first]
-	s.p = s.p[n:]
-	q.size -= n
-	if s.shared == nil {
-		owned = n
+// scattered reports whether the first segments are small: they should leave together.
+func (q *queue) scattered() bool {
+	return q.first+1 < len(q.segments) && len(q.segments[q.first].p)+len(q.segments[q.first+1].p) <= chunk
+}
+
+// gather copies the first segments into p, as far as there is room.
+func (q *queue) gather(p []byte) []byte {
+	n := 0
+	for _, s := range q.segments[q.first:] {
+		if n += copy(p[n:], s.p); n == len(p) {
+			break
+		}
 	}
-	if len(s.p) == 0 {
-		done = s.shared
+	return p[:n]
+}
+
+// sent takes n bytes off the front. owned is how many of them were copies; what is in
+// done, until the next call, is to be released.
+func (q *queue) sent(n int) (owned int, done []*couplet.Buffer) {
+	q.size -= n
+	q.over = trimmed(q.over)
+	for n > 0 {
+		s := &q.segments[q.first]
+		k := min(n, len(s.p))
+		n -= k
+		s.p = s.p[k:]
+		if s.shared == nil {
+			owned += k
+		}
+		if len(s.p) > 0 {
+			break
+		}
+		if s.shared != nil {
+			q.over = append(q.over, s.shared)
+		}
 		*s = segment{}
 		q.first++
 	}
-	return owned, done
+	return owned, q.over
 }
 
 // drop forgets the bytes but keeps the references for release, when the

@@ -36,6 +36,9 @@ func TestQueueAgainstModel(t *testing.T) {
 		send := func() {
 			if inFlight == nil {
 				q.sending, inFlight = true, q.head()
+				if q.scattered() && rng.IntN(4) > 0 {
+					inFlight = q.gather(make([]byte, chunk))
+				}
 				copied = bytes.Clone(inFlight)
 				return
 			}
@@ -46,8 +49,8 @@ func TestQueueAgainstModel(t *testing.T) {
 			got = append(got, inFlight[:n]...)
 			k, done := q.sent(n)
 			charged += k
-			if done != nil {
-				done.Release()
+			for _, b := range done {
+				b.Release()
 			}
 			q.sending, inFlight = false, nil
 		}

@@ -2,6 +2,7 @@ package classic
 
 import (
 	"net"
+	"sync"
 	"time"
 
 	"couplet"
@@ -21,10 +22,7 @@ func (f *flusher) run() {
 	for i := 0; i < len(f.list); i++ {
 		f.list[i].flush(f, sendsPerFlush, false)
 	}
-	clear(f.list)
-	if f.list = f.list[:0]; cap(f.list) > 1024 {
-		f.list = nil
-	}
+	f.list = trimmed(f.list)
 }
 
 // write is the goroutine that writes what would have blocked the others.
@@ -67,8 +65,12 @@ func (c *conn) handOver() {
 // flush makes up to sends system calls (negative: any number) with what is
 // queued. Only the writing goroutine may wait in one.
 func (c *conn) flush(f *flusher, sends int, mayWait bool) {
+	var room gathering
 	for ; ; sends-- {
-		p, fin, wait := c.take(sends != 0, mayWait)
+		p, fin, wait := c.take(sends != 0, mayWait, &room)
+		if p == nil || wait {
+			room.giveBack()
+		}
 		switch {
 		case fin:
 			c.closed(f, closeWrite(c.nc))
@@ -84,9 +86,29 @@ func (c *conn) flush(f *flusher, sends int, mayWait bool) {
 	}
 }
 
+// gathering is the memory in which small segments are brought together for a system
+// call that does not wait, if there were any.
+type gathering struct{ p *[chunk]byte }
+
+var gatherings = sync.Pool{New: func() any { return new([chunk]byte) }}
+
+func (g *gathering) memory() []byte {
+	if g.p == nil {
+		g.p = gatherings.Get().(*[chunk]byte)
+	}
+	return g.p[:]
+}
+
+func (g *gathering) giveBack() {
+	if g.p != nil {
+		gatherings.Put(g.p)
+		g.p = nil
+	}
+}
+
 // take gives the caller what to send next, or the FIN to send, unless somebody
 // else is at it. wait says that the kernel took no more when it was last asked.
-func (c *conn) take(goOn, mayWait bool) (p []byte, fin, wait bool) {
+func (c *conn) take(goOn, mayWait bool, room *gathering) (p []byte, fin, wait bool) {
 	c.l.mu.Lock()
 	defer c.l.mu.Unlock()
 	due := (c.halfClosed || c.state == closing) && !c.sentFIN && c.queue.empty()
@@ -102,6 +124,9 @@ func (c *conn) take(goOn, mayWait bool) (p []byte, fin, wait bool) {
 	c.queue.sending = true
 	if due {
 		return nil, true, false
+	}
+	if !c.blocked && c.queue.scattered() {
+		return c.queue.gather(room.memory()), false, false
 	}
 	return c.queue.head(), false, c.blocked
 }
@@ -126,8 +151,8 @@ func (c *conn) sent(f *flusher, asked, n int, err error) {
 		owned, done := c.queue.sent(n)
 		c.owned -= owned
 		c.queued.Store(int64(c.queue.size))
-		if done != nil {
-			l.call(nil, "onRelease", done.Release)
+		for _, b := range done {
+			l.call(nil, "onRelease", b.Release)
 		}
 	}
 	switch {

@@ -47,6 +47,7 @@ var ownCases = []Case{
 	{ID: 127, Name: "a dial is told what ended it", Needs: NeedsSockets, Run: timedOutDials},
 	{ID: 128, Name: "urgent bytes are bytes like any others, in their place", Needs: NeedsSockets | NeedsLinux | NeedsTCP, Run: urgentBytes},
 	{ID: 129, Name: "an adopted socket that another holder makes block does not hold the loop up", Needs: NeedsSockets | NeedsLinux | NeedsTCP, Run: adoptedMadeToBlock},
+	{ID: 130, Name: "small Buffers that are queued in one turn leave together", Needs: NeedsLinux, Run: smallBuffersTogether},
 }
 
 func handles(e *Env) {
@@ -1168,5 +1169,31 @@ func adoptedMadeToBlock(e *Env) {
 		// A loop that waits in a system call holds up Go's collector, and so all that follows.
 		e.check(rawShutdown(file.Fd()), "shutdown of the listening socket")
 		e.Errorf("the listener does not close")
+	}
+}
+
+// The goroutine engine made a system call for each, a broadcast's too.
+func smallBuffersTogether(e *Env) {
+	const n = 1000
+	s := e.conn("server")
+	var released atomic.Int32
+	p := e.peer(s, 0)
+	before := e.Server.Stats()
+	s.do(func(t couplet.Transport) {
+		for i := range n {
+			b := couplet.NewBuffer(pattern(int64(10*i), 10), func() { released.Add(1) })
+			e.check(t.WriteBuffer(b), "WriteBuffer")
+			b.Release()
+		}
+	})
+	if _, err := readPattern(p, 0, 10*n); err != nil {
+		e.Fatalf("read: %v", err)
+	}
+	e.until("every Buffer is released", func() bool { return released.Load() == n })
+	s.do(func(couplet.Transport) {}) // a turn later they are counted
+	after := e.Server.Stats()
+	sends := after.Sends - before.Sends - (after.ZeroCopies - before.ZeroCopies) // each of which is its own
+	if sends > n/10 {
+		e.Errorf("%d Buffers of 10 bytes left in %d sends", n, sends)
 	}
 }
