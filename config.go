@@ -13,7 +13,9 @@ import (
 type Config struct {
 	// Loops is the number of loops, 1 by default and 256 at most. Each is a thread of
 	// its own (a mutex on the goroutine engine), and runs its callbacks there:
-	// runtime.NumCPU() uses all CPUs.
+	// runtime.NumCPU() uses all CPUs. With more than one, callbacks of several
+	// connections run at a time, a Factory's Build too: what they share wants a lock, or
+	// a loop that it belongs to, which the others reach by Post.
 	Loops int
 
 	// Logger takes the engine's few messages: panics in callbacks, accept
@@ -32,7 +34,7 @@ type Config struct {
 	CPUs []int
 
 	// Features limits what the io_uring engine uses: one of the tiers, or any
-	// mask. Zero takes all that a probe finds. A mask that the kernel cannot
+	// mask, and always FeatureMultishot. Zero takes all that a probe finds. A mask that the kernel cannot
 	// meet is an error. Other engines ignore it.
 	Features Features
 
@@ -220,8 +222,10 @@ type Options struct {
 	ConnectTimeout time.Duration
 	// IdleTimeout ends a connection on which nothing was received or sent for
 	// so long (zero: never): by a reset, and what is queued is dropped. A peer
-	// that takes nothing of what is queued is noticed after twice that at most. For
-	// a polite end use AfterFunc and Close.
+	// that takes nothing of what is queued is noticed after twice that at most.
+	// While reading is paused nothing is received, whatever the peer sends: who
+	// pauses for longer than this, as a proxy may, takes a timer of its own instead. So
+	// does who wants a polite end: AfterFunc and Close.
 	IdleTimeout time.Duration
 	// FlushTimeout ends a closing connection whose peer takes nothing for so
 	// long (60 s by default), by a reset.

@@ -37,8 +37,8 @@ type Engine interface {
 	// has no effect.
 	Dial(ctx context.Context, network, address string, f Factory, opts ...Option) error
 
-	// ListenPacket receives datagrams. No engine supports it yet: it returns
-	// ErrNotSupported.
+	// ListenPacket receives datagrams. No engine supports it yet: its error is
+	// ErrNotSupported, as errors.Is tells.
 	ListenPacket(network, address string, p PacketProtocol, opts ...Option) (PacketListener, error)
 
 	// Stats adds up the loops' counters as of the end of their last turn. It

@@ -88,7 +88,7 @@ func ExampleHandle() {
 		panic(err)
 	}
 	defer engine.Shutdown(context.Background())
-	made, done := make(chan couplet.Handle), make(chan string)
+	made, done := make(chan couplet.Handle, 2), make(chan string, 2) // a callback must not wait
 	l, err := engine.Listen("tcp", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol {
 		return announcer{made}
 	}))

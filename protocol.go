@@ -104,6 +104,14 @@ type ConnectFailedHandler interface {
 	ConnectFailed(address string, err error)
 }
 
+// DeliverConnectFailed forwards ConnectFailed to f if f has it. It is for a Factory that
+// wraps another: without ConnectFailed the inner one never hears of a failed dial.
+func DeliverConnectFailed(f Factory, address string, err error) {
+	if h, ok := f.(ConnectFailedHandler); ok {
+		h.ConnectFailed(address, err)
+	}
+}
+
 // DeliverData hands b to p as p takes it: BufferReceived if p has it, else
 // DataReceived. This function and its sisters are for wrappers (TLS, limits,
 // logging), which implement every optional interface and forward each call to

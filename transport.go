@@ -64,7 +64,7 @@ type Transport interface {
 	// PauseReading stops delivery from now on: DataReceived, ReadClosed and
 	// ConnectionLost for the peer's FIN or error wait for ResumeReading. The
 	// peer is held back by TCP's flow control; what the kernel had handed over
-	// already is kept, at most one buffer ring.
+	// already is kept, at most one buffer ring. [Options.IdleTimeout] goes on.
 	PauseReading()
 
 	// ResumeReading takes PauseReading back. Data comes in later callbacks,
@@ -97,7 +97,9 @@ type Transport interface {
 	Loop() Loop
 
 	// Handle is a small comparable value that speaks to this connection from
-	// any goroutine.
+	// any goroutine. It speaks to the engine's Transport: a wrapper whose writes are not
+	// the inner ones (TLS, say) makes one of its own by [NewHandle], or what is written
+	// by the Handle goes past it.
 	Handle() Handle
 
 	// Context is the value that SetContext stored, for the protocol's use.
@@ -114,8 +116,9 @@ type Handle struct {
 	id    uint64
 }
 
-// HandleOwner is what an engine's loop implements behind a Handle; users have
-// no need of it.
+// HandleOwner is what an engine's loop implements behind a Handle, and a wrapper of
+// Transports behind its own, by Loop.Post, and with nil once it was told ConnectionLost.
+// Others have no need of it.
 type HandleOwner interface {
 	// PostConn queues f to run on the loop with the connection id, or with nil
 	// if that connection is gone by then. n bytes count as queued on the
@@ -125,7 +128,7 @@ type HandleOwner interface {
 	PostConn(id uint64, n int, f func(t Transport)) error
 }
 
-// NewHandle is for engines.
+// NewHandle is for engines, and for wrappers of Transports.
 func NewHandle(owner HandleOwner, id uint64) Handle { return Handle{owner, id} }
 
 // Write queues a copy of p to be written on the loop. Writes of one goroutine
@@ -179,7 +182,8 @@ func (h Handle) Abort() error { return h.Post(func(t Transport) { t.Abort() }) }
 
 // Post runs f on the connection's loop with its Transport. It returns
 // net.ErrClosed if the connection is gone; f is not called if the connection
-// goes before its turn comes.
+// goes before its turn comes. A panic in f loses the connection, as one in a
+// callback does.
 func (h Handle) Post(f func(t Transport)) error {
 	if h.owner == nil {
 		return net.ErrClosed

@@ -60,9 +60,21 @@ func start(ctx context.Context, argv []string, cpu, procs int) (*process, error)
 	}
 	if err != nil {
 		p.stop()
+		p.awaitSignal(ctx)
 		return nil, fmt.Errorf("%s did not start: %w%s", argv[0], err, p.errors.text())
 	}
 	return p, nil
+}
+
+// awaitSignal waits a moment for the end of ctx if a signal ended the process: one for all
+// of the terminal's processes also reaches one that is not yet in a group of its own.
+func (p *process) awaitSignal(ctx context.Context) {
+	if w, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && w.Signaled() && w.Signal() != syscall.SIGKILL {
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 func (p *process) next() (Report, error) {

@@ -889,6 +889,19 @@ func wrapper(e *Env) {
 	e.expect(p, "bye")
 	e.expectEOF(p)
 	s.lostWith("eof")
+
+	told := make(chan error, 1)
+	inner := dialFactory{func(net.Addr) couplet.Protocol { return nil }, func(_ string, err error) { told <- err }}
+	e.check(e.Client.Dial(e.ctx, e.network, e.refuse(), wrappedFactory{inner}), "Dial")
+	e.wantReason("the dial", recv(e, told, "ConnectFailed"), "refused")
+	couplet.DeliverConnectFailed(couplet.FactoryFunc(s.build), "", nil) // which does not want it
+}
+
+// wrappedFactory forwards everything to a Factory.
+type wrappedFactory struct{ couplet.Factory }
+
+func (f wrappedFactory) ConnectFailed(address string, err error) {
+	couplet.DeliverConnectFailed(f.Factory, address, err)
 }
 
 func goexit(e *Env) {

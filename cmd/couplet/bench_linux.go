@@ -236,6 +236,9 @@ func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 		if w, err = w.WithDefaults(); err != nil {
 			return p, fmt.Errorf("--workload %s: %w", name, err)
 		}
+		if w.Rate > 0 && w.Depth > 1 {
+			return p, fmt.Errorf("--workload %s: a rate sends by the clock, so there is no depth beside it; use one of them", name)
+		}
 		p.Workloads = append(p.Workloads, w)
 	}
 	if len(b.workloads) == 0 {
@@ -304,7 +307,7 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if b.json != "" && b.json == b.html {
+	if samePath(b.json, b.html) {
 		return fmt.Errorf("--json and --html are both %s; want a file for each", b.json)
 	}
 	for _, path := range []string{b.json, b.html} {

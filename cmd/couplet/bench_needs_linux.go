@@ -39,6 +39,9 @@ func needs(p bench.Plan) error {
 		return err
 	}
 	for _, w := range p.Workloads {
+		if whole, err := w.WithDefaults(); err == nil {
+			w = whole // to be named as it will be measured
+		}
 		if n := uint64(w.Connections) + ownFiles; n > limit.Cur {
 			return fmt.Errorf("%s needs %d descriptors in one process, and %d are allowed; take fewer --connections, or raise the limit: ulimit -n %[2]d", w, n, limit.Cur)
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"couplet"
 	"couplet/engines"
@@ -41,6 +42,9 @@ line or an input was wrong.`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return notEmpty(cmd.Flags())
+		},
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetOut(stdout)
@@ -98,6 +102,16 @@ func checkHelp(root *cobra.Command) {
 		show(cmd, args)
 		return nil
 	}
+}
+
+// notEmpty is nil unless a flag was given nothing, as by a variable that is not set.
+func notEmpty(flags *pflag.FlagSet) (err error) {
+	flags.Visit(func(f *pflag.Flag) {
+		if err == nil && f.Value.Type() == "string" && f.Value.String() == "" {
+			err = fmt.Errorf("--%s is empty; give it a value, or leave it out", f.Name)
+		}
+	})
+	return err
 }
 
 // noArgs refuses arguments.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -58,7 +59,7 @@ is then 1. A second SIGINT or SIGTERM cuts at once.`,
 func (s *serving) register(cmd *cobra.Command) {
 	s.iface, s.loops, s.drainTimeout = "127.0.0.1", 1, duration(10*time.Second)
 	f := cmd.Flags()
-	f.StringVar(&s.iface, "iface", s.iface, "the address to listen on")
+	f.StringVar(&s.iface, "iface", s.iface, "the address to listen on; 0.0.0.0 is every one of IPv4, and :: of both")
 	f.Var(&number{&s.port, 0, 65535}, "port", "the port to listen on; 0 is any that is free")
 	f.StringVar(&s.unix, "unix", "", "listen on a unix socket at this path, instead of a port")
 	f.Var(&number{&s.loops, 1, 256}, "loops", "event loops, each on a thread of its own")
@@ -69,9 +70,6 @@ func (s *serving) register(cmd *cobra.Command) {
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		if f.Changed("unix") && (f.Changed("port") || f.Changed("iface")) {
 			return errors.New("--unix goes without --port and --iface; want one or the other")
-		}
-		if f.Changed("unix") && s.unix == "" {
-			return errors.New("--unix is empty; want the path of a socket")
 		}
 		return nil
 	}
@@ -157,6 +155,8 @@ func (s *serving) explain(err error) error {
 	}
 	var unknown *net.DNSError
 	switch {
+	case s.unix == "" && strings.HasPrefix(s.iface, "["):
+		return fmt.Errorf("--iface is %q; want the address without brackets", s.iface)
 	case errors.Is(err, syscall.EADDRINUSE) && s.unix != "" && !isSocket(s.unix):
 		return fmt.Errorf("%s exists and is not a socket; choose another %s", where, change)
 	case errors.Is(err, syscall.EADDRINUSE):

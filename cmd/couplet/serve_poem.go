@@ -88,10 +88,13 @@ func newServePoem(c *common) *cobra.Command {
 // readPoem reads the file name, or finds the poem of that name.
 func readPoem(name string) ([]byte, error) {
 	f, err := os.Open(name)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) || name == "" {
-		if p, ok := poetry.Find(name); ok {
-			return []byte(p.Text), nil
-		}
+	defer f.Close()
+	missing := name == "" || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid)
+	info, statErr := os.Stat(name)
+	if p, ok := poetry.Find(name); ok && (missing || statErr == nil && info.IsDir()) {
+		return []byte(p.Text), nil
+	}
+	if missing {
 		var known []string
 		for _, p := range poetry.Poems() {
 			known = append(known, p.Name)
@@ -101,7 +104,6 @@ func readPoem(name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the poem %q: %w; want a text file", name, err)
 	}
-	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxPoemFile+1))
 	switch {
 	case err != nil:

@@ -130,7 +130,7 @@ func (t *tracing) run(args []string) error {
 		}
 		name = args[0]
 	}
-	if t.json != "" && t.json == t.html {
+	if samePath(t.json, t.html) {
 		return fmt.Errorf("--json and --html are both %q; want two files", t.json)
 	}
 	outputs := []*traceOutput{{flag: "json", path: t.json, write: writeTraceEvents}, {flag: "html", path: t.html, write: writeTracePage}}
@@ -358,4 +358,19 @@ func fetchPlainly(ctx context.Context, from net.Addr, text []byte, limit time.Du
 		return errors.New("the poem came back changed")
 	}
 	return nil
+}
+
+// samePath reports whether two names, if both are given, are of one file.
+func samePath(a, b string) bool {
+	if a == "" || b == "" {
+		return false
+	}
+	x, errX := filepath.Abs(a)
+	y, errY := filepath.Abs(b)
+	if errX == nil && errY == nil && x == y {
+		return true
+	}
+	i, errI := os.Stat(a)
+	j, errJ := os.Stat(b)
+	return errI == nil && errJ == nil && os.SameFile(i, j)
 }

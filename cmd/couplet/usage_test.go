@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -87,7 +88,12 @@ func TestBadInput(t *testing.T) {
 		{"serve echo --idle-timeout x", []string{`"x"`}},
 		{"serve echo --num-bytes 3", []string{"--num-bytes"}},
 		{"serve poem --unix /tmp/x --port 1", []string{"--unix", "--port"}},
-		{"serve poem --unix=", []string{"--unix", "path"}},
+		{"serve poem --unix=", []string{"--unix is empty", "leave it out"}},
+		{"serve echo --iface=", []string{"--iface is empty"}}, // it listened on every address
+		{"trace --html=", []string{"--html is empty"}},        // it wrote none, and so did these
+		{"bench --json=", []string{"--json is empty"}},
+		{"fetch --output= 1", []string{"--output is empty"}},
+		{"serve echo --port 0 --iface [::1]", []string{`"[::1]"`, "without brackets"}},
 		{"serve poem --port " + port, []string{port, "in use", "--port"}},
 		{"serve poem --iface no.such.invalid", []string{`"no.such.invalid"`, "choose another --iface"}},
 		{"serve poem --iface 192.0.2.1", []string{"192.0.2.1", "address of this machine"}},
@@ -155,6 +161,10 @@ func TestBadInput(t *testing.T) {
 		{"bench --workload " + longKey, []string{longKey + ":1", `a"...; want`}},
 		{"bench compare a.json", []string{"A.json B.json"}},
 		{"bench --workload=", []string{"--workload", "echo"}},
+		{"bench --depth 4 --rate 100", []string{"a rate", "no depth"}},
+		{"bench --workload pipelined --rate 100", []string{"pipelined", "no depth"}},
+		{"bench --json " + dir + "/a --html " + dir + "/../" + filepath.Base(dir) + "/a", []string{"--json and --html are both"}}, // one was lost
+		{"trace --json ./same --html same", []string{"--json and --html", "same"}},
 		{"bench --json same --html same", []string{"--json and --html", "same"}},
 		{"bench --token 00", []string{"--token", "--remote HOST:PORT"}},
 		{"bench --remote 10.0.0.1:7070", []string{"--token", "COUPLET_BENCH_TOKEN"}},
