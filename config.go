@@ -208,7 +208,7 @@ type Options struct {
 	// NoDelay sets TCP_NODELAY (on by default).
 	NoDelay bool
 	// KeepAlive is the TCP keep-alive period, rounded up to seconds (15 s by
-	// default; zero or negative: off).
+	// default; zero or negative: off). Beyond 32767 s, Linux's limit, it is that.
 	KeepAlive time.Duration
 	// Backlog is the listen backlog (4096 by default, bounded by
 	// net.core.somaxconn). Dial ignores it, and a Listen that adopts File.

@@ -159,7 +159,8 @@ func removeStale(path string) bool {
 
 // keepAlive is what package net is told of o.KeepAlive.
 func keepAlive(o *couplet.Options) net.KeepAliveConfig {
-	return net.KeepAliveConfig{Enable: o.KeepAlive > 0, Idle: max(o.KeepAlive, 1), Interval: max(o.KeepAlive, 1), Count: 9}
+	period := min(max(o.KeepAlive, 1), 32767*time.Second) // Linux takes no more
+	return net.KeepAliveConfig{Enable: o.KeepAlive > 0, Idle: period, Interval: period, Count: 9}
 }
 
 // beforeUse sets, before bind or connect, what package net has no setting for.

@@ -154,6 +154,7 @@ func (c *conn) sent(f *flusher, asked, n int, err error) {
 		for _, b := range done {
 			l.call(nil, "onRelease", b.Release)
 		}
+		clear(done) // else their memory is kept until the next send
 	}
 	switch {
 	case err != nil:

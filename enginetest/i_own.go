@@ -48,6 +48,9 @@ var ownCases = []Case{
 	{ID: 128, Name: "urgent bytes are bytes like any others, in their place", Needs: NeedsSockets | NeedsLinux | NeedsTCP, Run: urgentBytes},
 	{ID: 129, Name: "an adopted socket that another holder makes block does not hold the loop up", Needs: NeedsSockets | NeedsLinux | NeedsTCP, Run: adoptedMadeToBlock},
 	{ID: 130, Name: "small Buffers that are queued in one turn leave together", Needs: NeedsLinux, Run: smallBuffersTogether},
+	{ID: 131, Name: "CloseWrite loses nothing that came before a reset", Needs: NeedsSockets | NeedsTCP,
+		Config: couplet.Config{BytesPerTurn: 64 << 10}, Run: closeWriteLosesNothing},
+	{ID: 132, Name: "the memory of a released Buffer is let go", Needs: NeedsOne, Run: bufferMemory},
 }
 
 func handles(e *Env) {
@@ -1209,4 +1212,55 @@ func smallBuffersTogether(e *Env) {
 	if sends > n/10 {
 		e.Errorf("%d Buffers of 10 bytes left in %d sends", n, sends)
 	}
+}
+
+// On io_uring what had waited for another turn was dropped, where the reset was known.
+func closeWriteLosesNothing(e *Env) {
+	const n = 400 << 10
+	e.peer(e.conn("who waits for the rest of a turn"), 0)
+	for from := int64(0); from < n; from += 64 << 10 {
+		s := e.conn(fmt.Sprintf("server, half-closed behind byte %d", from))
+		s.stream = true
+		s.onMade = func(t couplet.Transport) { t.PauseReading() }
+		s.onData = func(t couplet.Transport, _ []byte) {
+			if s.total() > from {
+				t.CloseWrite()
+			}
+		}
+		l := e.serve([]*conn{s}, couplet.ReceiveBuffer(4<<20)) // or some would still be with the peer
+		p, err := packageNet{}.Dial(e.network, l.Addr().String(), 0)
+		e.check(err, "a peer's dial")
+		e.adopt(p)
+		s.waitMade()
+		e.send(p, pattern(0, n))
+		p.Reset()
+		s.do(func(t couplet.Transport) { t.ResumeReading() })
+		s.lostWith(e.gone()...)
+		if got := s.total(); got != n {
+			e.Errorf("%d bytes came of the %d before the reset", got, n)
+		}
+	}
+}
+
+// Each engine kept the list of what it had sent.
+func bufferMemory(e *Env) {
+	const n = 256 << 10
+	var freed atomic.Bool
+	s := e.conn("server")
+	p := e.peer(s, 0)
+	s.do(func(t couplet.Transport) {
+		memory := bytes.Clone(pattern(6, n))
+		runtime.AddCleanup(&memory[0], func(freed *atomic.Bool) { freed.Store(true) }, &freed)
+		b := couplet.NewBuffer(memory, nil)
+		t.Write(pattern(0, 6)) // before a Buffer, so that they are sent by a list
+		t.WriteBuffer(b)
+		b.Release()
+	})
+	if _, err := readPattern(p, 0, n+6); err != nil {
+		e.Fatalf("read: %v", err)
+	}
+	e.until("the memory is collected", func() bool {
+		runtime.GC()
+		return freed.Load()
+	})
 }

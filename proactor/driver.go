@@ -274,6 +274,9 @@ const shortage = time.Millisecond
 // submitted takes note of what the kernel has taken.
 func (d *driver) submitted() {
 	if d.ring.Queued() == 0 {
+		for _, g := range d.gathers[:d.gathered] {
+			clear(g.list[:g.message.Iovlen]) // else they keep the memory of what was sent
+		}
 		d.gathered = 0
 	}
 	if d.ring.Short() {

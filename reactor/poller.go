@@ -21,9 +21,12 @@ type poller struct {
 	loop   *loop.Loop // which counts and traces the calls
 	fd     int
 	events [512]event
-	spec   *unix.Timespec // for the kernel to read; on the heap, as stacks move
-	coarse bool           // the kernel has no epoll_pwait2: milliseconds
+	spec   *timespec // for the kernel to read; on the heap, as stacks move
+	coarse bool      // the kernel has no epoll_pwait2: milliseconds
 }
+
+// timespec is the kernel's own, which epoll_pwait2 takes: 64 bits on every machine.
+type timespec struct{ sec, nsec int64 }
 
 // interest is what a descriptor is watched for. Errors are always told.
 type interest uint32
@@ -78,7 +81,7 @@ func newPoller(l *loop.Loop) (*poller, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	return &poller{loop: l, fd: fd, spec: new(unix.Timespec)}, nil
+	return &poller{loop: l, fd: fd, spec: new(timespec)}, nil
 }
 
 // set tells the kernel of a descriptor.
@@ -129,7 +132,7 @@ func (p *poller) sleep(timeout time.Duration) (n uintptr, err errno) {
 	if !p.coarse {
 		var spec uintptr
 		if timeout > 0 {
-			*p.spec = unix.NsecToTimespec(int64(timeout))
+			*p.spec = timespec{int64(timeout / time.Second), int64(timeout % time.Second)}
 			spec = uintptr(unsafe.Pointer(p.spec))
 		}
 		p.loop.Tell(loop.Enter, "epoll_pwait2", 0, 0)

@@ -76,6 +76,7 @@ func (d *driver) try(s *conn) (n int, err errno) {
 			break
 		}
 	}
+	clear(iov[:count]) // else they keep the memory of what was sent
 	if err != 0 {
 		s.full = err == unix.EAGAIN
 		return 0, err

@@ -517,6 +517,9 @@ func (c *Conn) flushed() {
 		return
 	}
 	if c.endErrno != 0 { // the connection is broken: there is nobody to send a FIN to
+		if c.state == open && !c.paused && c.inbound.len() > 0 {
+			return // drain tells of it, behind the data
+		}
 		c.fail(c.opError("read", c.endErrno))
 		return
 	}

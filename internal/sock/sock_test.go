@@ -5,6 +5,7 @@ package sock
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -326,6 +327,7 @@ func TestOptionsAreInherited(t *testing.T) {
 		}))
 	client := dial(t, addr, couplet.NoDelay(false), couplet.KeepAlive(-1))
 	server := accept(t, fds[0])
+	forever := dial(t, addr, couplet.KeepAlive(math.MaxInt64))
 	for _, c := range []struct {
 		what                  string
 		fd, level, name, want int
@@ -340,6 +342,7 @@ func TestOptionsAreInherited(t *testing.T) {
 		{"Control", fds[0], unix.IPPROTO_IP, unix.IP_TOS, 0x10},
 		{"NoDelay off", client, unix.IPPROTO_TCP, unix.TCP_NODELAY, 0},
 		{"KeepAlive off", client, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0},
+		{"KeepAlive without end", forever, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 32767},
 	} {
 		if got := option(t, c.fd, c.level, c.name); got != c.want {
 			t.Errorf("%s is %d, want %d", c.what, got, c.want)
