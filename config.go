@@ -222,7 +222,8 @@ type Options struct {
 	ConnectTimeout time.Duration
 	// IdleTimeout ends a connection on which nothing was received or sent for
 	// so long (zero: never): by a reset, and what is queued is dropped. A peer
-	// that takes nothing of what is queued is noticed after twice that at most.
+	// that takes nothing of what is queued is noticed after twice that at most. Who has
+	// spoken is not idle, though the loop was held up and has not heard of it yet.
 	// While reading is paused nothing is received, whatever the peer sends: who
 	// pauses for longer than this, as a proxy may, takes a timer of its own instead. So
 	// does who wants a polite end: AfterFunc and Close.

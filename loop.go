@@ -19,7 +19,9 @@ type Loop interface {
 	// AfterFunc calls f on the loop after d, never early, and never inside this
 	// call; a negative d is zero. Timers fire in order of deadline, then in
 	// that in which they were armed (made, or Reset). The deadline of one of 16 ms or more may be rounded up to
-	// the millisecond, so that those due at about the same time cost one wake-up. The
+	// the millisecond, so that those due at about the same time cost one wake-up. A loop
+	// that was held up may run it before it hears of all that has come meanwhile: who
+	// acts on silence looks once more a little later, as IdleTimeout does. The
 	// timer belongs to the loop and outlives connections; it is dropped when the
 	// engine ends.
 	AfterFunc(d time.Duration, f func()) Timer

@@ -53,6 +53,7 @@ type conn struct {
 	reader  sync.Cond // the reading goroutine waits for paused to end, or for the end
 	paused  bool
 	peerFIN bool
+	came    atomic.Bool // what was read waits for its turn
 
 	// Writing.
 	writer      sync.Cond // the writing goroutine waits for work
@@ -238,6 +239,10 @@ func (c *conn) checkIdle() {
 	due := timers.Deadline(c.active, c.o.IdleTimeout)
 	if due > now || c.dirty { // what this turn wrote is not sent yet: look again in the next
 		c.l.schedule(&c.idle, max(due, now))
+		return
+	}
+	if !c.paused && !c.peerFIN && (c.came.Load() || arrived(c.nc)) {
+		c.l.schedule(&c.idle, now+max(c.o.IdleTimeout/4, time.Millisecond)) // the protocol will be told
 		return
 	}
 	c.end(&couplet.TimeoutError{Op: "idle"}, true)

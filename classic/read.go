@@ -34,6 +34,7 @@ func (c *conn) read() {
 			mem, b = make([]byte, size), new(couplet.Buffer)
 		}
 		n, err := c.nc.Read(mem)
+		c.came.Store(true)
 		b.Reset(mem[:n], nil)
 		on = c.received(&f, b, err)
 		if b.Shared() {
@@ -51,6 +52,7 @@ func (c *conn) received(f *flusher, b *couplet.Buffer, err error) bool {
 	l := c.l
 	l.enter()
 	defer l.leave(f)
+	c.came.Store(false)
 	c.e.count.crossings.Add(1)
 	if n := b.Len(); n > 0 {
 		c.active = l.now.Sub(l.epoch)

@@ -15,6 +15,12 @@ func acknowledged(nc net.Conn) (yes bool) {
 	return yes
 }
 
+// arrived reports whether there is something to read: data, the end or an error.
+func arrived(nc net.Conn) (yes bool) {
+	ask(nc, func(fd int, _ bool) { yes = sock.Pending(fd, false) })
+	return yes
+}
+
 // taken is a number that changes while the peer takes data.
 func taken(nc net.Conn) (n uint64) {
 	ask(nc, func(fd int, unix bool) { n = sock.Progress(fd, unix) })

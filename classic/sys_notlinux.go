@@ -7,6 +7,9 @@ import "net"
 // acknowledged cannot tell here.
 func acknowledged(net.Conn) bool { return false }
 
+// arrived cannot tell here.
+func arrived(net.Conn) bool { return false }
+
 // taken cannot tell here.
 func taken(net.Conn) uint64 { return 0 }
 

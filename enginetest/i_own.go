@@ -51,6 +51,9 @@ var ownCases = []Case{
 	{ID: 131, Name: "CloseWrite loses nothing that came before a reset", Needs: NeedsSockets | NeedsTCP,
 		Config: couplet.Config{BytesPerTurn: 64 << 10}, Run: closeWriteLosesNothing},
 	{ID: 132, Name: "the memory of a released Buffer is let go", Needs: NeedsOne, Run: bufferMemory},
+	{ID: 133, Name: "who has spoken is not idle, though the loop has not heard of it", Needs: NeedsSockets | NeedsTime, Run: spokenIsNotIdle},
+	{ID: 134, Name: "a dial that was answered has not timed out, though the loop has not heard of it",
+		Needs: NeedsSockets | NeedsTCP | NeedsTime, Run: answeredIsNotLate},
 }
 
 func handles(e *Env) {
@@ -1263,4 +1266,74 @@ func bufferMemory(e *Env) {
 		runtime.GC()
 		return freed.Load()
 	})
+}
+
+// On io_uring, of which Linux hands over some 20 completions in one call, and on package
+// net the timers of a loop that had been held up came before what was there.
+func spokenIsNotIdle(e *Env) {
+	const n, limit = 100, 500 * time.Millisecond
+	cs := e.connsOf(n, "who speaks", nil)
+	l := e.serve(cs, couplet.IdleTimeout(limit))
+	var peers []Peer
+	for i, c := range cs {
+		peers = append(peers, e.dialPeer(l.Addr(), 0))
+		e.send(peers[i], []byte("x"))
+		c.waitMade()
+	}
+	free := e.hold(e.Server.Loops()[0])
+	open := 0
+	for i, c := range cs { // but for those who were idle before, on a busy machine
+		if c.count("lost") > 0 {
+			cs[i] = nil
+			continue
+		}
+		open++
+		e.send(peers[i], []byte("y"))
+	}
+	time.Sleep(2 * limit)
+	free()
+	for _, c := range cs {
+		if c != nil {
+			c.waitBytes(2)
+		}
+	}
+	if open == 0 {
+		e.Errorf("no connection was left to be tried")
+	}
+}
+
+// hold keeps a loop busy until the function that it returns is called.
+func (e *Env) hold(l couplet.Loop) (free func()) {
+	busy, left := make(chan struct{}), make(chan struct{})
+	l.Post(func() {
+		close(busy)
+		<-left
+	})
+	recv(e, busy, "posted function")
+	return func() { close(left) }
+}
+
+func answeredIsNotLate(e *Env) {
+	const n, limit = 400, 300 * time.Millisecond
+	l, err := packageNet{}.Listen(e.network, e.address())
+	e.check(err, "a peer's listener")
+	defer l.Close()
+	cs := e.connsOf(n, "who dials", nil)
+	loop := e.Client.Loops()[0]
+	left := make(chan struct{})
+	loop.Post(func() {
+		for _, c := range cs {
+			e.dial(l.Addr().String(), c, couplet.ConnectTimeout(limit))
+		}
+		loop.Post(func() { // the dials begin
+			loop.Post(func() { // the kernel has them
+				loop.Post(func() { <-left })
+			})
+		})
+	})
+	time.Sleep(2 * limit)
+	close(left)
+	for _, c := range cs {
+		c.waitMade()
+	}
 }

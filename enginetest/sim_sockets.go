@@ -155,6 +155,18 @@ func (x simSockets) SocketError(fd int) syscall.Errno {
 	return n.socket(fd).takeError()
 }
 
+// Pending implements loop.Sockets.
+func (x simSockets) Pending(fd int, connecting bool) bool {
+	n := x.net
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := n.socket(fd)
+	if connecting {
+		return !s.conn.connecting || s.answered(s.conn.to)
+	}
+	return s.readable()
+}
+
 // Progress implements loop.Sockets.
 func (x simSockets) Progress(fd int, unix bool) uint64 {
 	n := x.net

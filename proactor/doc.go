@@ -23,7 +23,8 @@
 //     the slot given on.
 //   - user_data is kind, generation, slot, and never an address. A completion
 //     whose generation does not fit is counted and dropped, but the buffer it
-//     carries goes back to the ring, and a descriptor it carries is closed.
+//     carries goes back to the ring. A descriptor is in none of these: a listener is
+//     known until the last completion of its accept.
 //   - Bytes to send are the loop's segments, which stay reachable and unchanged
 //     until Sent, or until Closed. The header and the list of a gathered send are
 //     copied by the kernel when it takes the entry, and are ours again then.

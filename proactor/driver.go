@@ -327,20 +327,46 @@ func (d *driver) Shutdown() error {
 }
 
 // resetAccepted resets those who were accepted by completions that nobody acts on any
-// more: their descriptors are in no other place.
+// more: their descriptors are in no other place. The accepts are cancelled first, for
+// they go on behind each call that this thread makes.
 func (d *driver) resetAccepted() {
-	for d.ring.Ready() > 0 || d.ring.Overflowed() && d.ring.Poll() == nil && d.ring.Ready() > 0 {
-		n := d.ring.Ready()
+	armed := 0
+	for id, n := range d.listeners {
+		if n.armed && d.err == nil {
+			d.cancel(newKey(acceptOp, 0, id))
+			armed++
+		}
+	}
+	for range 100 {
+		armed -= d.resetReady()
+		if armed <= 0 && !d.ring.Overflowed() || d.ring.Wait(10*time.Millisecond, 1) != nil {
+			return
+		}
+	}
+}
+
+// resetReady does so for the completions that are there, and counts the accepts whose
+// last was among them.
+func (d *driver) resetReady() (ended int) {
+	for n := d.ring.Ready(); n > 0; n = d.ring.Ready() {
 		for i := d.acted; i < n; i++ {
 			e := d.ring.CQE(i)
 			k := key(e.UserData)
-			if l := d.listeners[k.slot()]; k.kind() == acceptOp && e.Res >= 0 && l != nil && !l.shared {
+			l := d.listeners[k.slot()]
+			if k.kind() != acceptOp || l == nil {
+				continue
+			}
+			if e.Res >= 0 && !l.shared {
 				loop.Kernel{}.Reset(int(e.Res))
+			}
+			if e.Flags&ring.CQEFMore == 0 {
+				ended++
 			}
 		}
 		d.ring.Advance(n)
 		d.acted = 0
 	}
+	return ended
 }
 
 // holds reports whether an operation is in flight: only when a loop failed.

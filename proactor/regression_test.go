@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"runtime"
@@ -331,6 +332,45 @@ func TestAnEngineThatFailsLeftAcceptedConnectionsOpen(t *testing.T) {
 				c.SetReadDeadline(time.Now().Add(10 * time.Second))
 				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 					t.Errorf("connection %d: %v", i, err)
+				}
+			}
+		})
+	}
+}
+
+// An accept goes on until the ring is closed: who came while the engine was failing was
+// left open, too.
+func TestAnEngineThatFailsLeftOpenWhoCameMeanwhile(t *testing.T) {
+	for _, tier := range tiers {
+		t.Run(tier.features.Tier(), func(t *testing.T) {
+			for range 50 {
+				e, err := proactor.New(couplet.Config{Features: tier.features, Logger: slog.New(slog.DiscardHandler)})
+				if err != nil {
+					t.Skip(err)
+				}
+				l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return ends{} }))
+				if err != nil {
+					t.Fatal(err)
+				}
+				var all []net.Conn
+				for {
+					c, err := net.Dial("tcp4", l.Addr().String())
+					if err != nil {
+						break // nobody listens any more
+					}
+					all = append(all, c)
+				}
+				<-e.Done()
+				port := l.Addr().(*net.TCPAddr).Port
+				for fd := range 200 + len(all) {
+					sa, _ := unix.Getsockname(fd)
+					if sa, ok := sa.(*unix.SockaddrInet4); ok && sa.Port == port {
+						t.Errorf("descriptor %d is open, with %d connections made", fd, len(all))
+						unix.Close(fd)
+					}
+				}
+				for _, c := range all {
+					c.Close()
 				}
 			}
 		})

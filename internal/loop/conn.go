@@ -705,6 +705,8 @@ func (c *Conn) stopTimer() {
 func (c *Conn) onTimer() {
 	opts := c.origin.opts
 	switch {
+	case c.answered():
+		c.setTimer(unheard)
 	case c.state == connecting:
 		c.connected(syscall.ETIMEDOUT)
 	case c.state == lingering:
@@ -719,22 +721,34 @@ func (c *Conn) onTimer() {
 }
 
 // expire ends c if nothing moved for d, or sets the timer to when it may. What the
-// peer takes of a send in flight moves too, though no report may tell for long.
+// peer takes of a send in flight moves too, though no report may tell for long, and so
+// does what it has sent, though a loop that was held up was not told of it yet.
 func (c *Conn) expire(op string, d time.Duration) {
+	look := max(d/4, time.Millisecond)
 	if c.sending {
 		if p := c.loop.sockets.Progress(c.FD(), c.origin.unix); p != c.progress {
 			c.set().progress, c.active = p, c.loop.now
 		}
 	}
 	left := c.active + d - c.loop.now
-	if left <= 0 {
+	switch {
+	case left <= 0 && c.spoken():
+		left = look
+	case left <= 0:
 		c.fail(&couplet.TimeoutError{Op: op})
 		return
-	}
-	if c.sending {
-		left = min(left, max(d/4, time.Millisecond))
+	case c.sending:
+		left = min(left, look)
 	}
 	c.setTimer(left)
+}
+
+// spoken reports whether something has come that the protocol was not told of and will be.
+func (c *Conn) spoken() bool {
+	if c.state != open || c.paused {
+		return false
+	}
+	return c.inbound.len() > 0 || c.receiving && c.loop.sockets.Pending(c.FD(), false)
 }
 
 func (c *Conn) opError(op string, errno syscall.Errno) error {

@@ -48,7 +48,7 @@ func (d *dial) begin() {
 		return
 	}
 	d.until = timers.Deadline(l.clock(), d.opts.ConnectTimeout)
-	d.timer = l.afterFunc(d.opts.ConnectTimeout, func() { d.giveUp(&couplet.TimeoutError{Op: "connect"}) })
+	d.timer = l.afterFunc(d.opts.ConnectTimeout, d.expire)
 	if d.ctx.Done() != nil {
 		d.unwatch = context.AfterFunc(d.ctx, func() {
 			l.Post(func() { d.giveUp(context.Cause(d.ctx)) })
@@ -186,6 +186,24 @@ func (d *dial) giveUp(err error) {
 	}
 	d.fail(err)
 }
+
+// expire ends d at its ConnectTimeout, unless its outcome is there and will be reported.
+func (d *dial) expire() {
+	if d.conn != nil && d.conn.answered() {
+		d.timer.Reset(unheard)
+		return
+	}
+	d.giveUp(&couplet.TimeoutError{Op: "connect"})
+}
+
+// answered reports whether c's attempt has an outcome, which a loop that was held up may
+// not have been told of yet. A unix socket has it at once.
+func (c *Conn) answered() bool {
+	return c.state == connecting && !c.origin.unix && c.loop.sockets.Pending(c.FD(), true)
+}
+
+// unheard is for how long an outcome that is there is waited for.
+const unheard = 5 * time.Millisecond
 
 // end takes d off its loop.
 func (d *dial) end() {

@@ -116,6 +116,9 @@ type Sockets interface {
 	ShutdownWrite(fd int) error
 	// SocketError takes the error that waits on a socket; 0 if none does.
 	SocketError(fd int) syscall.Errno
+	// Pending reports whether there is something to be told of a socket, whatever was
+	// reported so far: data, its end or an error, or of one that connects the outcome.
+	Pending(fd int, connecting bool) bool
 	// Progress is a number that changes while the peer takes data.
 	Progress(fd int, unix bool) uint64
 	// Release closes a socket that no driver holds.

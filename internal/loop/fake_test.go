@@ -33,6 +33,7 @@ type bench struct {
 	released []int // descriptors that the loop has closed
 	reset    []int // those of them by a reset
 	unacked  bool  // what Acknowledged denies
+	pending  bool  // what Pending reports
 	torn     bool  // what Torn says
 	lastFD   int
 
@@ -213,6 +214,7 @@ func (x fakeSockets) Local(int) (net.Addr, error) {
 func (x fakeSockets) Acknowledged(int, bool) bool   { return !x.b.unacked }
 func (x fakeSockets) Torn(int, bool) bool           { return x.b.torn }
 func (x fakeSockets) SocketError(int) syscall.Errno { return 0 }
+func (x fakeSockets) Pending(int, bool) bool        { return x.b.pending }
 func (x fakeSockets) Progress(int, bool) uint64     { return 0 }
 func (x fakeSockets) Release(fd int)                { x.b.released = append(x.b.released, fd) }
 

@@ -715,3 +715,36 @@ func TestFileAfterCloseGaveASocket(t *testing.T) {
 		t.Errorf("File: %v", err)
 	}
 }
+
+// A loop that had been held up took for idle who had spoken, where the driver hands over
+// what has come in several turns.
+func TestWhoHadSpokenTimedOut(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	p := &notes{}
+	c := b.accept(p, couplet.IdleTimeout(time.Minute))
+	pass := func(d time.Duration, wantReset bool) {
+		t.Helper()
+		b.now += d
+		b.turn()
+		if got := b.called("close reset"); got != wantReset {
+			t.Fatalf("after %v more the connection is reset: %v", d, got)
+		}
+	}
+	b.pending = true
+	for range 3 {
+		pass(time.Hour, false)
+	}
+	b.pending = false
+	b.turn(func() { b.loop.Received(c, []byte("x"), fakeLent("x")) })
+	pass(time.Minute-time.Millisecond, false)
+	pass(2*time.Millisecond, true)
+	b.turn(b.closed(c))
+	if _, ok := errors.AsType[*couplet.TimeoutError](p.reason); !ok {
+		t.Errorf("the reason is %v", p.reason)
+	}
+	b.pending = true // but of one that is paused nothing is to be told
+	c = b.accept(&notes{}, couplet.IdleTimeout(time.Minute))
+	c.PauseReading()
+	pass(2*time.Minute, true)
+	b.turn(b.closed(c))
+}

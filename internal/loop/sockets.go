@@ -64,6 +64,9 @@ func (Kernel) ShutdownWrite(fd int) error { return sock.ShutdownWrite(fd) }
 // SocketError implements Sockets.
 func (Kernel) SocketError(fd int) syscall.Errno { return sock.SocketError(fd) }
 
+// Pending implements Sockets.
+func (Kernel) Pending(fd int, connecting bool) bool { return sock.Pending(fd, connecting) }
+
 // Progress implements Sockets.
 func (Kernel) Progress(fd int, unix bool) uint64 { return sock.Progress(fd, unix) }
 

@@ -154,6 +154,20 @@ func Acknowledged(fd int, isUnix bool) bool {
 	return queued(fd, unix.SIOCINQ) == 0
 }
 
+// Pending reports whether there is something to be told of a socket: data, its end or
+// an error, or where it connects the outcome.
+func Pending(fd int, connecting bool) bool {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}}
+	if connecting {
+		p[0].Events = unix.POLLOUT
+	}
+	for {
+		if n, err := unix.Poll(p, 0); err != unix.EINTR {
+			return n > 0
+		}
+	}
+}
+
 // Progress is a number that changes while the peer takes data: the bytes that it
 // has acknowledged, or for a unix socket those that it has not read, in steps of up
 // to a few hundred KiB.
