@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -136,6 +137,9 @@ func (l *listener) adopt(network string) (net.Listener, error) {
 func (l *listener) bind(network, address string) (net.Listener, error) {
 	lc := net.ListenConfig{KeepAlive: -1, KeepAliveConfig: keepAlive(&l.o), Control: beforeUse(&l.o)}
 	lc.SetMultipathTCP(false) // what the other engines make are plain TCP sockets
+	if network == "unix" && !strings.HasPrefix(address, "@") {
+		defer lockDirectory(address)()
+	}
 	ln, err := lc.Listen(context.Background(), exactly(network, address), address)
 	if network == "unix" && err != nil && inUse(err) && removeStale(address) {
 		ln, err = lc.Listen(context.Background(), network, address)

@@ -36,6 +36,9 @@ func ask(nc net.Conn, f func(fd int, unix bool)) {
 	}
 }
 
+// lockDirectory has those who listen on paths in a directory do so one after the other.
+func lockDirectory(path string) (unlock func()) { return sock.LockDirectory(path) }
+
 // makeRoom is for many descriptors.
 func makeRoom() { sock.MakeRoom() }
 

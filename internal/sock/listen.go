@@ -90,11 +90,14 @@ func listenOne(network string, sa *Sockaddr, o *couplet.Options, join, share boo
 	if err != nil {
 		return -1, err
 	}
+	path := ""
+	if sa.Family() == unix.AF_UNIX && sa.path()[0] != '@' {
+		path = sa.path()
+		defer LockDirectory(path)()
+	}
 	call, errno := "bind", bind(fd, sa)
-	if errno == unix.EADDRINUSE && sa.Family() == unix.AF_UNIX {
-		if path := sa.path(); path[0] != '@' && removeStale(sa, path) {
-			errno = bind(fd, sa)
-		}
+	if errno == unix.EADDRINUSE && path != "" && removeStale(sa, path) {
+		errno = bind(fd, sa)
 	}
 	if errno == 0 {
 		call, errno = "listen", errnoOf(unix.Listen(fd, o.Backlog))

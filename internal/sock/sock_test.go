@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -380,6 +381,26 @@ func TestStaleUnixPath(t *testing.T) {
 	}
 	if _, err := os.Stat(file); err != nil {
 		t.Errorf("an ordinary file was removed: %v", err)
+	}
+}
+
+// Who had bound a path and was about to listen on it looked dead to another one.
+func TestTwoListenersHadOnePath(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	for range 2000 {
+		var (
+			both sync.WaitGroup
+			fds  [2][]int
+			errs [2]error
+		)
+		for i := range fds {
+			both.Go(func() { fds[i], _, errs[i] = Listen("unix", path, options(t), 1) })
+		}
+		both.Wait()
+		if (errs[0] == nil) == (errs[1] == nil) {
+			t.Errorf("the two were told %v and %v", errs[0], errs[1])
+		}
+		CloseAll(append(fds[0], fds[1]...)) // which leaves a dead file
 	}
 }
 

@@ -5,6 +5,8 @@ package sock
 import (
 	"net"
 	"os"
+	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,6 +44,24 @@ func (p UnixPath) Unlink() error {
 		return nil
 	}
 	return os.NewSyscallError("unlink", unix.Unlink(p.path))
+}
+
+// LockDirectory has those who listen on paths in path's directory do so one after the
+// other. Between its bind and its listen a socket refuses, as one that nobody listens on
+// does: another one would take its place, and both believe that they have it. Who
+// locks the directory for another purpose is waited for, but not for ever.
+func LockDirectory(path string) (unlock func()) {
+	fd, err := unix.Open(filepath.Dir(path), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return func() {} // bind tells why, or it may be written to and not read
+	}
+	for range 1000 {
+		if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != unix.EWOULDBLOCK {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return func() { unix.Close(fd) }
 }
 
 // removeStale removes the file at path if it is a socket that nobody listens
