@@ -33,7 +33,7 @@ type Loop interface {
 
 	// Go runs work in a goroutine of its own, begun in the next turn at the latest,
 	// and then done, with what work returned, on the loop. ctx is cancelled when the engine
-	// stops. A panic in work arrives as a *PanicError. The engine waits for work
+	// stops, with ErrShutdown or its failure for a cause. A panic in work arrives as a *PanicError. The engine waits for work
 	// at its end, but only until the deadline of Shutdown: done is not called
 	// where work takes longer, and gets ErrEngineClosed where it could not begin.
 	// Go returns false, and runs neither, if the engine has ended.

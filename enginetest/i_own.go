@@ -714,6 +714,9 @@ func goWork(e *Env) {
 	eng.Loops()[0].Go(func(ctx context.Context) error {
 		close(started)
 		<-ctx.Done()
+		if why := context.Cause(ctx); why != couplet.ErrShutdown {
+			e.Errorf("the work's context ended with %v", why)
+		}
 		ended.Store(true)
 		return nil
 	}, func(error) { told.Store(true) })

@@ -564,7 +564,7 @@ func (c *Conn) close() {
 	c.state = flushing
 	c.dropInbound()
 	c.setReceive()
-	c.active = c.loop.now
+	c.active = c.loop.clock() // not the turn's time: a callback may have held it up
 	c.markDirty()
 	if c.head != nil {
 		c.set().progress = c.loop.sockets.Progress(c.FD(), c.origin.unix)
@@ -580,7 +580,7 @@ func (c *Conn) startLinger() {
 		return
 	}
 	c.setReceive()
-	c.active = c.loop.now
+	c.active = c.loop.clock()
 	c.setTimer(0)
 }
 

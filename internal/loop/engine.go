@@ -28,7 +28,7 @@ type Engine struct {
 	public   []couplet.Loop
 
 	ctx      context.Context // of Loop.Go and of name look-ups
-	cancel   context.CancelFunc
+	cancel   context.CancelCauseFunc
 	stopped  atomic.Bool
 	running  atomic.Int32
 	done     chan struct{}
@@ -98,7 +98,7 @@ func Prepare(name string, config couplet.Config, sockets Sockets) (*Engine, erro
 		return nil, err
 	}
 	e := &Engine{name: name, config: config, sockets: sockets, done: make(chan struct{})}
-	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.ctx, e.cancel = context.WithCancelCause(context.Background())
 	epoch := time.Now()
 	for i := range config.Loops {
 		l := &Loop{
@@ -255,7 +255,7 @@ func (e *Engine) Stop() {
 	if e.stopped.Swap(true) {
 		return
 	}
-	e.cancel()
+	e.cancel(couplet.ErrShutdown)
 	for _, l := range e.loops {
 		l.Post(l.stop)
 	}
@@ -338,7 +338,7 @@ func (e *Engine) failed(err error) {
 	}
 	e.mu.Unlock()
 	e.stopped.Store(true)
-	e.cancel()
+	e.cancel(err)
 	if !first {
 		return
 	}
@@ -350,7 +350,7 @@ func (e *Engine) failed(err error) {
 
 func (e *Engine) loopEnded() {
 	if e.running.Add(-1) == 0 {
-		e.cancel()
+		e.cancel(nil) // it was: a loop ends for no other reason
 		close(e.done)
 	}
 }

@@ -748,3 +748,30 @@ func TestWhoHadSpokenTimedOut(t *testing.T) {
 	pass(2*time.Minute, true)
 	b.turn(b.closed(c))
 }
+
+// The wait for the peer's acknowledgement began with the turn: where a callback had taken
+// as long as that may last, it was over at once.
+func TestALingerWasOverBeforeItBegan(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	c := b.accept(&notes{}, couplet.LingerTimeout(time.Second), couplet.FlushTimeout(time.Second))
+	b.unacked = true
+	b.turn(func() {
+		b.now += time.Minute // the callback of another connection
+		c.Write([]byte("x"))
+		c.Close()
+	})
+	b.turn()
+	if b.called("close reset") {
+		t.Fatal("the flush was over at once")
+	}
+	b.turn(func() { b.now += time.Minute }, b.sent(c, 1, 0))
+	b.want("close write")
+	b.turn()
+	if b.called("close graceful") {
+		t.Fatal("the linger was over at once")
+	}
+	b.now += 2 * time.Second
+	b.turn()
+	b.want("close graceful")
+	b.turn(b.closed(c))
+}
