@@ -23,7 +23,8 @@ import (
 //
 // "tcp" without a host listens for both families on [::], or on 0.0.0.0 where
 // the host has no IPv6. A host name listens on one of its addresses, IPv4 if
-// it has one, and is the only case that blocks.
+// it has one, and blocks; so does, for a second at most, a unix path whose directory
+// somebody has locked (flock). Nothing else does.
 //
 // NoDelay, KeepAlive and the buffer sizes are set on the listening sockets:
 // Linux copies them to every socket they accept. A unix path that a dead
