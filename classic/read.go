@@ -52,7 +52,6 @@ func (c *conn) received(f *flusher, b *couplet.Buffer, err error) bool {
 	l := c.l
 	l.enter()
 	defer l.leave(f)
-	c.came.Store(false)
 	c.e.count.crossings.Add(1)
 	if n := b.Len(); n > 0 {
 		c.active = l.now.Sub(l.epoch)
@@ -60,6 +59,7 @@ func (c *conn) received(f *flusher, b *couplet.Buffer, err error) bool {
 		c.e.count.receives.Add(1)
 	}
 	c.awaitResume()
+	c.came.Store(false)
 	if b.Len() > 0 && c.state == open {
 		c.deliver(b)
 	}

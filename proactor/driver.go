@@ -337,9 +337,9 @@ func (d *driver) resetAccepted() {
 			armed++
 		}
 	}
-	for range 100 {
+	for begin := time.Now(); ; {
 		armed -= d.resetReady()
-		if armed <= 0 && !d.ring.Overflowed() || d.ring.Wait(10*time.Millisecond, 1) != nil {
+		if armed <= 0 && !d.ring.Overflowed() || time.Since(begin) > time.Second || d.ring.Wait(10*time.Millisecond, 1) != nil {
 			return
 		}
 	}

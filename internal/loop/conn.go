@@ -713,6 +713,8 @@ func (c *Conn) onTimer() {
 		c.pollLinger()
 	case c.state == flushing:
 		c.expire("flush", opts.FlushTimeout)
+	case c.state == open && c.sendErr != nil && c.spoken():
+		c.setTimer(unheard)
 	case c.state == open && c.sendErr != nil:
 		c.fail(c.sendErr)
 	case c.state == open && opts.IdleTimeout > 0:

@@ -775,3 +775,41 @@ func TestALingerWasOverBeforeItBegan(t *testing.T) {
 	b.want("close graceful")
 	b.turn(b.closed(c))
 }
+
+// What had come before a send failed was to be delivered, and was dropped where the loop
+// had been held up for longer than LingerTimeout.
+func TestWhatCameBeforeAFailedSendWasDropped(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	p := &notes{}
+	c := b.accept(p, couplet.LingerTimeout(time.Second))
+	b.turn(func() { c.Write([]byte("x")) })
+	b.turn(b.sent(c, 0, syscall.EPIPE))
+	b.pending = true
+	b.now += time.Minute
+	b.turn()
+	if b.called("close reset") {
+		t.Fatal("what has come was not waited for")
+	}
+	b.pending = false
+	b.now += time.Minute
+	b.turn()
+	b.want("close reset")
+	b.turn(b.closed(c))
+}
+
+// CloseWrite behind a reset waits for what came before it. Who declined that then was left
+// as it was, for ever.
+func TestAPauseBehindACloseWriteAfterAReset(t *testing.T) {
+	b := newBench(t, couplet.Config{BytesPerTurn: 1})
+	p := &notes{}
+	b.accept(&notes{}) // who has a share of the turn
+	c := b.accept(p)
+	chunk := func() { b.loop.Received(c, []byte("12345"), fakeLent("12345")) }
+	b.turn(chunk, chunk, chunk, b.ended(c, syscall.ECONNRESET), func() { c.CloseWrite() })
+	if b.called("close reset") {
+		t.Fatal("what came before the reset was dropped")
+	}
+	b.turn(func() { c.PauseReading() })
+	b.want("close reset")
+	b.turn(b.closed(c))
+}

@@ -118,6 +118,9 @@ func (c *Conn) PauseReading() {
 		if c.sendErr != nil {
 			c.fail(c.sendErr) // what is declined now is never delivered
 		}
+		if c.halfClosed && c.endErrno != 0 {
+			c.markDirty() // likewise: flushed waited for that alone
+		}
 	}
 }
 

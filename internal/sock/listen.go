@@ -23,7 +23,7 @@ import (
 //
 // "tcp" without a host listens for both families on [::], or on 0.0.0.0 where
 // the host has no IPv6. A host name listens on one of its addresses, IPv4 if
-// it has one, and blocks; so does, for a second at most, a unix path whose directory
+// it has one, and blocks; so does, for 0.1 s at most, a unix path whose directory
 // somebody has locked (flock). Nothing else does.
 //
 // NoDelay, KeepAlive and the buffer sizes are set on the listening sockets:

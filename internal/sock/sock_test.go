@@ -358,6 +358,34 @@ func TestOptionsAreInherited(t *testing.T) {
 	}
 }
 
+// Who has time stamps in the error queue of a socket, and does not take them, was never idle.
+func TestTimeStampsAreNothingToRead(t *testing.T) {
+	fds, addr := listen(t, "tcp", "127.0.0.1:0", 1)
+	client := dial(t, addr)
+	server := accept(t, fds[0])
+	if err := unix.SetsockoptInt(server, unix.SOL_SOCKET, unix.SO_TIMESTAMPING,
+		unix.SOF_TIMESTAMPING_TX_SOFTWARE|unix.SOF_TIMESTAMPING_SOFTWARE); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Write(server, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	p := []unix.PollFd{{Fd: int32(server)}}
+	if n, err := unix.Poll(p, 10_000); n != 1 || p[0].Revents != unix.POLLERR {
+		t.Fatalf("no time stamp came: %v, %v, %#x", n, err, p[0].Revents)
+	}
+	if Pending(server, false) {
+		t.Error("there is something to read")
+	}
+	SetReset(client)
+	unix.Close(client)
+	p[0].Events = unix.POLLIN
+	unix.Poll(p, 10_000)
+	if !Pending(server, false) {
+		t.Error("a reset is nothing")
+	}
+}
+
 func TestStaleUnixPath(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	dead, _, err := Listen("unix", path, options(t), 1)

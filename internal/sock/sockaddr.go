@@ -6,7 +6,7 @@
 // address types and the resolver, never a socket.
 //
 // Every descriptor made here is non-blocking and close-on-exec. Only Resolve,
-// and Listen with a host name, may block.
+// and Listen with a host name or a unix path, may block.
 package sock
 
 import (

@@ -155,15 +155,16 @@ func Acknowledged(fd int, isUnix bool) bool {
 }
 
 // Pending reports whether there is something to be told of a socket: data, its end or
-// an error, or where it connects the outcome.
+// an error, or where it connects the outcome. An error ends a socket, too; POLLERR alone is
+// of what its error queue holds, such as time stamps, which nobody may ever take.
 func Pending(fd int, connecting bool) bool {
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}}
 	if connecting {
 		p[0].Events = unix.POLLOUT
 	}
 	for {
-		if n, err := unix.Poll(p, 0); err != unix.EINTR {
-			return n > 0
+		if _, err := unix.Poll(p, 0); err != unix.EINTR {
+			return p[0].Revents&(p[0].Events|unix.POLLHUP) != 0
 		}
 	}
 }

@@ -55,13 +55,16 @@ func LockDirectory(path string) (unlock func()) {
 	if err != nil {
 		return func() {} // bind tells why, or it may be written to and not read
 	}
-	for range 1000 {
+	for range 100 {
 		if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != unix.EWOULDBLOCK {
 			break
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return func() { unix.Close(fd) }
+	return func() {
+		unix.Flock(fd, unix.LOCK_UN) // also where a child that is about to exec has it
+		unix.Close(fd)
+	}
 }
 
 // removeStale removes the file at path if it is a socket that nobody listens
