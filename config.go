@@ -313,6 +313,8 @@ func FromFile(f *os.File) Option {
 // effect on Listen.
 func OnLoop(l Loop) Option { return func(o *Options) { o.Loop = l } }
 
+const maxKeepAlive = 32767 * time.Second // MAX_TCP_KEEPIDLE of Linux's net/tcp.h
+
 // NewOptions applies opts to the defaults, or returns an error that names the
 // option that cannot be right. It is for engines.
 func NewOptions(opts ...Option) (Options, error) {
@@ -360,6 +362,7 @@ func NewOptions(opts ...Option) (Options, error) {
 	if o.IdleTimeout < 0 {
 		return o, bad("IdleTimeout", o.IdleTimeout, "at least 0, which is never")
 	}
+	o.KeepAlive = min(o.KeepAlive, maxKeepAlive)
 	if f := o.Control; f != nil {
 		o.Control = func(fd uintptr) (err error) {
 			defer func() {

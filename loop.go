@@ -21,7 +21,7 @@ type Loop interface {
 	// that in which they were armed (made, or Reset). The deadline of one of 16 ms or more may be rounded up to
 	// the millisecond, so that those due at about the same time cost one wake-up. A loop
 	// that was held up may run it before it hears of all that has come meanwhile: who
-	// acts on silence looks once more a little later, as IdleTimeout does. The
+	// acts on silence looks once more a little later; IdleTimeout asks the kernel. The
 	// timer belongs to the loop and outlives connections; it is dropped when the
 	// engine ends.
 	AfterFunc(d time.Duration, f func()) Timer
@@ -33,8 +33,8 @@ type Loop interface {
 
 	// Go runs work in a goroutine of its own, begun in the next turn at the latest,
 	// and then done, with what work returned, on the loop. ctx is cancelled when the engine
-	// stops, with ErrShutdown or its failure for a cause. A panic in work arrives as a *PanicError. The engine waits for work
-	// at its end, but only until the deadline of Shutdown: done is not called
+	// stops, with ErrShutdown or its failure for a cause. A panic in work arrives as a
+	// *PanicError. The engine waits for work at its end, but only until the deadline of Shutdown: done is not called
 	// where work takes longer, and gets ErrEngineClosed where it could not begin.
 	// Go returns false, and runs neither, if the engine has ended.
 	Go(work func(ctx context.Context) error, done func(err error)) bool

@@ -163,7 +163,7 @@ func removeStale(path string) bool {
 
 // keepAlive is what package net is told of o.KeepAlive.
 func keepAlive(o *couplet.Options) net.KeepAliveConfig {
-	period := min(max(o.KeepAlive, 1), 32767*time.Second) // Linux takes no more
+	period := max(o.KeepAlive, 1)
 	return net.KeepAliveConfig{Enable: o.KeepAlive > 0, Idle: period, Interval: period, Count: 9}
 }
 

@@ -249,6 +249,19 @@ func (e *Env) turns(l couplet.Loop, n int) {
 	}
 }
 
+// hold keeps a loop busy until the function that it returns is called.
+func (e *Env) hold(l couplet.Loop) (free func()) {
+	busy, left := make(chan struct{}), make(chan struct{})
+	free = sync.OnceFunc(func() { close(left) })
+	e.cleanup(free)
+	l.Post(func() {
+		close(busy)
+		<-left
+	})
+	recv(e, busy, "posted function")
+	return free
+}
+
 // settleTime is how long a loop gets to do what it must not do.
 const settleTime = 25 * time.Millisecond
 

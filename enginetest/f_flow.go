@@ -115,16 +115,14 @@ func pausedInOrder(e *Env) {
 		s.half = true
 		s.onData = func(t couplet.Transport, _ []byte) { t.PauseReading() }
 		p := e.peer(s, 0)
-		busy, sent := make(chan struct{}), make(chan struct{})
-		s.loop.Post(func() { close(busy); <-sent })
-		recv(e, busy, "posted function")
+		free := e.hold(s.loop)
 		e.send(p, []byte("last"))
 		if last == "FIN" {
 			p.CloseWrite()
 		} else {
 			p.Reset()
 		}
-		close(sent)
+		free()
 		s.waitBytes(4)
 		e.settle(s.loop)
 		s.wantOrder("build made data")

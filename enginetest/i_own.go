@@ -1147,16 +1147,11 @@ func (e *Env) urgent(c *conn, p Peer) {
 	sent := ""
 	for i, n := range []int{0, 1, 1000, 40_000} {
 		before, behind := strings.Repeat("b", n), fmt.Sprint("behind mark ", i)
-		busy, left := make(chan struct{}), make(chan struct{})
-		c.loop.Post(func() {
-			close(busy)
-			<-left
-		})
-		recv(e, busy, "posted function")
+		free := e.hold(c.loop)
 		e.send(p, []byte(before))
 		err := sendUrgent(p, 'U')
 		e.send(p, []byte(behind))
-		close(left)
+		free()
 		e.check(err, "a send of urgent data")
 		sent += before + "U" + behind
 		for mayWait && e.ctx.Err() == nil {
@@ -1322,19 +1317,6 @@ func resumedIsNotIdle(e *Env) {
 		time.Sleep(limit + limit/2)
 	})
 	s.waitBytes(1)
-}
-
-// hold keeps a loop busy until the function that it returns is called.
-func (e *Env) hold(l couplet.Loop) (free func()) {
-	busy, left := make(chan struct{}), make(chan struct{})
-	free = sync.OnceFunc(func() { close(left) })
-	e.cleanup(free)
-	l.Post(func() {
-		close(busy)
-		<-left
-	})
-	recv(e, busy, "posted function")
-	return free
 }
 
 func answeredIsNotLate(e *Env) {

@@ -119,10 +119,7 @@ func resetBeforeAccept(e *Env) {
 		return c.build(remote)
 	}))
 	// The loop is kept busy while the connections come and go.
-	loop := e.Server.Loops()[0]
-	busy, over := make(chan struct{}), make(chan struct{})
-	loop.Post(func() { close(busy); <-over })
-	recv(e, busy, "posted function")
+	free := e.hold(e.Server.Loops()[0])
 	for i := range n {
 		p := e.dialPeer(l.Addr(), 0)
 		if i%2 == 0 {
@@ -130,7 +127,7 @@ func resetBeforeAccept(e *Env) {
 		}
 		p.Reset()
 	}
-	close(over)
+	free()
 	e.talk(l.Addr())
 	e.until("all are accounted for", func() bool {
 		s := e.Server.Stats()

@@ -43,7 +43,7 @@ func setOptions(fd, family int, o *couplet.Options) error {
 		set                bool
 	}
 	tcp := family != unix.AF_UNIX
-	period := int((min(max(o.KeepAlive, 1), maxKeepAlive) + time.Second - 1) / time.Second)
+	period := int((o.KeepAlive + time.Second - 1) / time.Second) // of what is alive
 	alive := tcp && o.KeepAlive > 0
 	for _, s := range []option{
 		{unix.SOL_SOCKET, unix.SO_RCVBUF, o.ReceiveBuffer, o.ReceiveBuffer > 0},
@@ -68,8 +68,6 @@ func setOptions(fd, family int, o *couplet.Options) error {
 	}
 	return nil
 }
-
-const maxKeepAlive = 32767 * time.Second // MAX_TCP_KEEPIDLE of linux/tcp.h
 
 func flag(on bool) int {
 	if on {
