@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -32,6 +33,9 @@ var binary string
 func TestMain(m *testing.M) {
 	if confined() {
 		return // never: the process is the command now
+	}
+	if signal.Ignored(syscall.SIGHUP) { // these tests run under nohup: what they start is not to inherit it
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "couplet")
