@@ -3,6 +3,7 @@
 package proactor_test
 
 import (
+	"os"
 	"testing"
 
 	"couplet"
@@ -37,6 +38,35 @@ func ablated(t *testing.T) enginetest.Suite {
 func TestConformanceAblated(t *testing.T) { enginetest.Run(t, ablated(t)) }
 
 func TestModelAblated(t *testing.T) { enginetest.Model(t, ablated(t)) }
+
+// bulk are the suites of engines that receive from connections one by one, from the
+// first byte on or to and fro.
+func bulk(t *testing.T, run func(*testing.T, enginetest.Suite), all bool) {
+	for _, tier := range tiers {
+		t.Run(tier.features.Tier(), func(t *testing.T) {
+			if tier.features != couplet.TierU5 && !all {
+				t.Skip("the older tiers' whole suite runs with COUPLET_FULL=1, as .ci/run full does")
+			}
+			proactor.BulkFrom(t, 1, 1)
+			s := suite(t, tier.features, tier.networks[:1])
+			s.Name += "-bulk"
+			run(t, s)
+		})
+	}
+	t.Run("to and fro", func(t *testing.T) {
+		proactor.BulkFrom(t, 100, 1)
+		s := suite(t, couplet.TierU5, []string{"unix"})
+		if all {
+			s.Networks = append(s.Networks, "tcp4")
+		}
+		s.Name += "-to-and-fro"
+		run(t, s)
+	})
+}
+
+func TestConformanceBulk(t *testing.T) { bulk(t, enginetest.Run, os.Getenv("COUPLET_FULL") != "") }
+
+func TestModelBulk(t *testing.T) { bulk(t, enginetest.Model, true) }
 
 // suite is a suite of engines limited to features, or a skip where the kernel
 // does not have them.

@@ -84,7 +84,14 @@ type driver struct {
 	reports []key    // connections that closed at once, to be reported in the next Wait
 	buffers *buffers // that the kernel receives into
 	starved []key    // whose receive found no buffer
-	renewed []key    // operations to be armed anew once everything is reaped
+	brought int      // bytes, by the receives of one wait
+
+	bulky   []key       // connections that are received from one by one and have something
+	served  int         // of these, the ones who had their turn in this wait
+	memory  loop.Memory // to do so
+	reading bool        // that receive is in flight
+
+	renewed []key // operations to be armed anew once everything is reaped
 
 	gathers  []*gather // of sends queued since the last enter
 	gathered int       // how many of them are in use
@@ -112,6 +119,10 @@ type conn struct {
 	ended      bool       // the peer's FIN came; the watch is for errors
 	copies     bool       // sending without a copy was refused
 	room       room       // for what is sent, where the kernel does not wait for it
+	bulk       bool       // received from when its turn comes: see bulk.go
+	listed     bool       // in driver.bulky
+	little     uint8      // receives in a row that brought little
+	behind     bool       // the end is behind what there is to receive
 	closing    bool
 	how        loop.CloseMode
 	size       int32 // of the send in flight
@@ -139,13 +150,15 @@ const (
 	zeroCopyOp // a send; its key has the place of the loan for a slot
 	watchOp
 	roomOp
+	dataOp
+	readOp
 	wakeOp
 	acceptOp
 	cancelOp
 )
 
 // names are the kinds' in a trace; see driver.name.
-var names = [...]string{"connect", "recv multishot", "send", "send without a copy", "poll for the end", "poll for room", "read wake-ups", "accept multishot", "cancel"}
+var names = [...]string{"connect", "recv multishot", "send", "send without a copy", "poll for the end", "poll for room", "poll for data", "recv", "read wake-ups", "accept multishot", "cancel"}
 
 // operations is a set of kinds of a connection.
 type operations uint8
@@ -315,6 +328,8 @@ func (d *driver) Shutdown() error {
 				d.closeFD(s) // its last completion will not come
 			}
 		})
+	} else {
+		d.memory.Release()
 	}
 	if d.waker != nil {
 		d.waker.Close()

@@ -11,3 +11,12 @@ func ZeroCopyFrom(t testing.TB, n int) {
 	zeroCopyLeast = n
 	t.Cleanup(func() { zeroCopyLeast = before })
 }
+
+// BulkFrom has the engines of a test receive from a connection one by one as soon as a
+// receive brings n bytes, and otherwise again after as many receives in a row that bring
+// less as little says.
+func BulkFrom(t testing.TB, n, little int) {
+	full, least, row := cacheful, much, littleInRow
+	cacheful, much, littleInRow = -1, n, little
+	t.Cleanup(func() { cacheful, much, littleInRow = full, least, row })
+}

@@ -23,22 +23,34 @@ func (d *driver) Receive(c *loop.Conn) {
 func (d *driver) StopReceive(c *loop.Conn) {
 	s := d.of(c)
 	s.receiving = false
-	if s.inFlight.has(receiveOp) && !s.cancelling {
-		s.cancelling = true
-		d.cancel(s.key(receiveOp))
+	d.interrupt(s)
+}
+
+// interrupt cancels what s is received from by; where that is wanted still, it is armed
+// anew after its last completion.
+func (d *driver) interrupt(s *conn) {
+	for _, k := range [...]kind{receiveOp, dataOp} {
+		if s.inFlight.has(k) && !s.cancelling {
+			s.cancelling = true
+			d.cancel(s.key(k))
+		}
 	}
 }
 
 // armReceive arms s, unless that is not wanted, or not possible before the
 // cancellation of the receive in flight has come through.
 func (d *driver) armReceive(s *conn) {
-	if s.receiving && !s.inFlight.has(receiveOp) {
-		if e := d.start(s, receiveOp); d.oneShot {
-			e.RecvSelect(s.c.FD(), bufferGroup)
-		} else {
-			e.RecvMultishot(s.c.FD(), bufferGroup)
+	if s.receiving && !s.inFlight.has(receiveOp) && !s.inFlight.has(dataOp) {
+		switch {
+		case s.bulk:
+			d.armPoll(s)
+		case d.oneShot:
+			d.start(s, receiveOp).RecvSelect(s.c.FD(), bufferGroup)
+			d.queued(s.key(receiveOp), -1)
+		default:
+			d.start(s, receiveOp).RecvMultishot(s.c.FD(), bufferGroup)
+			d.queued(s.key(receiveOp), -1)
 		}
-		d.queued(s.key(receiveOp), -1)
 		if !s.inFlight.has(watchOp) {
 			d.armWatch(s)
 		}
@@ -62,6 +74,9 @@ func (d *driver) watched(s *conn, e *ring.CQE) {
 	last := e.Flags&ring.CQEFMore == 0
 	switch {
 	case last && d.landed(s, watchOp), s.closing:
+	case !s.ended && s.bulk:
+		s.behind = true
+		d.list(s)
 	case !s.ended:
 		d.renewed = append(d.renewed, s.key(receiveOp))
 	case e.Res >= 0 && e.Res&broken == 0: // it was for the FIN
@@ -108,11 +123,10 @@ func (d *driver) renew() {
 		}
 		switch in := s.inFlight.has(k.kind()); {
 		case k.kind() == receiveOp:
-			if in && !s.cancelling {
-				s.cancelling = true
-				d.cancel(k)
-			}
+			d.interrupt(s)
 		case in:
+		case k.kind() == dataOp:
+			d.armReceive(s)
 		case k.kind() == watchOp:
 			d.armWatch(s)
 		case k.kind() == roomOp:
@@ -129,10 +143,20 @@ func (d *driver) received(s *conn, e *ring.CQE) {
 		data := d.buffers.take(e)
 		if s != nil && !s.closing && e.Res > 0 {
 			d.loop.Received(s.c, data, d.buffers)
+			d.brought += len(data)
 		}
 		d.buffers.giveBack()
 	}
-	if s == nil || e.Flags&ring.CQEFMore != 0 {
+	if s == nil {
+		return
+	}
+	if d.brought > cacheful && int(e.Res) >= much && !d.oneShot {
+		s.bulk, s.little = true, 0
+	}
+	if e.Flags&ring.CQEFMore != 0 {
+		if s.bulk && !s.closing {
+			d.interrupt(s)
+		}
 		return
 	}
 	s.cancelling = false
@@ -161,7 +185,7 @@ func (d *driver) received(s *conn, e *ring.CQE) {
 func (d *driver) feed() {
 	d.buffers.adapt(len(d.starved) > 0, d.loop.Now())
 	d.buffers.publish()
-	d.loop.Count().Held = d.buffers.held()
+	d.loop.Count().Held = d.buffers.held() + d.memory.Held()
 	for _, k := range d.starved {
 		if s := d.conns.At(k.slot()); s.c != nil && s.generation == k.generation() {
 			d.armReceive(s)

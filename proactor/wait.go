@@ -16,13 +16,19 @@ import (
 func (d *driver) Wait(limit time.Duration) error {
 	d.report()
 	timeout := d.loop.Rest(limit)
-	if len(d.reports) > 0 {
+	if len(d.reports) > 0 || len(d.bulky) > 0 {
 		timeout = 0
+	}
+	n := min(len(d.bulky), bulkPerTurn)
+	if !d.reading {
+		d.receiveNext()
 	}
 	d.enter(timeout)
 	d.loop.Awake()
 	d.inWait = true
+	d.brought = 0
 	d.reap()
+	d.receiveBulk(n - 1)
 	d.inWait = false
 	d.feed()
 	d.renew()
@@ -107,6 +113,15 @@ func (d *driver) completed(e *ring.CQE) {
 		d.accepted(k, e)
 	case receiveOp:
 		d.received(d.known(k), e)
+	case dataOp:
+		if s := d.known(k); s != nil {
+			d.told(s, e)
+		}
+	case readOp:
+		d.reading = false
+		if s := d.known(k); s != nil {
+			d.read(s, e)
+		}
 	case sendOp:
 		if s := d.known(k); s != nil {
 			d.sent(s, sendOp, e)

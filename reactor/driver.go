@@ -41,9 +41,7 @@ type driver struct {
 	reports []report    // to be made in the next Wait
 	changed []key       // connections whose interest may have changed
 	again   []key       // edge-triggered: those to read whom the poller will not tell of again
-	memory  *loop.Block // received into: one for all connections, kept hot
-	used    int         // of it, by what is held of it
-	lent    []byte      // of it
+	memory  loop.Memory // received into: one for all connections, since only one is read at a time
 
 	gather  [loop.MaxGather]unix.Iovec // of the send being made
 	message unix.Msghdr
@@ -113,9 +111,8 @@ func newDriver(l *loop.Loop) (loop.Driver, error) {
 		poller:    p,
 		waker:     w,
 		listeners: make(map[uint32]*listener),
-		memory:    memories.Get(),
 	}
-	l.Count().Held = int64(len(d.memory.Memory)) // however many connections there are
+	l.Count().Held = int64(len(d.memory.Room())) // however many connections there are
 	if err := p.set(add, w.FD(), key{kind: wakeKey}, readable); err != 0 {
 		d.Shutdown()
 		return nil, fmt.Errorf("couplet: watching the wake-up descriptor: %w", err)

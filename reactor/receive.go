@@ -7,16 +7,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"couplet"
 	"couplet/internal/loop"
 )
-
-// memorySize is the receive buffer's size: one for all connections of the loop,
-// since only one is read at a time. It is a page more than messages like to have: a
-// read that fills it is followed by another, which finds nothing.
-const memorySize = 68 << 10
-
-var memories = loop.Blocks{Size: memorySize}
 
 // Receive implements loop.Driver: it waits until there may be something to read.
 func (d *driver) Receive(c *loop.Conn) {
@@ -60,7 +52,7 @@ func (d *driver) broken(s *conn) {
 func (d *driver) receive(s *conn) {
 	generation := s.generation
 	for budget := s.c.Budget(); budget > 0 && s.receiving && s.generation == generation; {
-		room := d.room()
+		room := d.memory.Room()
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.c.FD()),
 			uintptr(unsafe.Pointer(&room[0])), uintptr(len(room)), unix.MSG_DONTWAIT, 0, 0)
 		d.loop.Count().Crossings++
@@ -78,8 +70,7 @@ func (d *driver) receive(s *conn) {
 			return
 		}
 		budget -= int(n)
-		d.lent = room[:n:n]
-		d.loop.Received(s.c, d.lent, d)
+		d.loop.Received(s.c, d.memory.Lend(int(n)), &d.memory)
 		d.loop.Push(s.c)
 		if int(n) < len(room) && !s.behind {
 			s.unread = false
@@ -115,22 +106,4 @@ func (d *driver) goOn(n int) {
 		}
 	}
 	d.again = d.again[:copy(d.again, d.again[n:])]
-}
-
-// room is what there is to receive into. Where pieces of the memory are held, it
-// is what is behind them, or fresh memory if that has become little.
-func (d *driver) room() []byte {
-	if !d.memory.Held() {
-		d.used = 0
-	} else if d.used > memorySize/2 {
-		d.memory.Release()
-		d.memory, d.used = memories.Get(), 0
-	}
-	return d.memory.Memory[d.used:]
-}
-
-// Keep implements loop.Lent.
-func (d *driver) Keep() *couplet.Buffer {
-	d.used += len(d.lent)
-	return d.memory.Piece(d.lent)
 }

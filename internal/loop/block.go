@@ -63,6 +63,65 @@ func (b *Block) Piece(data []byte) *couplet.Buffer {
 	return &p.Buffer
 }
 
+// MemorySize is what Memory has room for: a page more than messages like to have. A
+// read that fills it is followed by another, which finds nothing.
+const MemorySize = 68 << 10
+
+var memories = Blocks{Size: MemorySize}
+
+// Memory is what a driver receives into that reads one connection at a time: one
+// Block for all of them, mostly still in the cache. Where pieces of it are held, it
+// is what is behind them, or a fresh Block if that has become little.
+type Memory struct {
+	block *Block
+	used  int
+	lent  []byte
+}
+
+var _ Lent = (*Memory)(nil)
+
+// Room is what there is to receive into, until the next Room or Release.
+func (m *Memory) Room() []byte {
+	switch {
+	case m.block == nil:
+		m.block, m.used = memories.Get(), 0
+	case !m.block.Held():
+		m.used = 0
+	case m.used > MemorySize/2:
+		m.block.Release()
+		m.block, m.used = memories.Get(), 0
+	}
+	return m.block.Memory[m.used:]
+}
+
+// Lend is the first n bytes of Room, to be reported with m as their Lent.
+func (m *Memory) Lend(n int) []byte {
+	m.lent = m.block.Memory[m.used : m.used+n : m.used+n]
+	return m.lent
+}
+
+// Keep implements Lent.
+func (m *Memory) Keep() *couplet.Buffer {
+	m.used += len(m.lent)
+	return m.block.Piece(m.lent)
+}
+
+// Held is the bytes that m has of the system.
+func (m *Memory) Held() int64 {
+	if m.block == nil {
+		return 0
+	}
+	return MemorySize
+}
+
+// Release gives up the driver's hold.
+func (m *Memory) Release() {
+	if m.block != nil {
+		m.block.Release()
+		m.block = nil
+	}
+}
+
 // piece is a Buffer that is used again.
 type piece struct {
 	couplet.Buffer

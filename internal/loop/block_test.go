@@ -68,18 +68,18 @@ func TestPushSendsOnlyMuch(t *testing.T) {
 	c := b.accept(p)
 	b.calls = nil
 	b.turn(func() {
-		c.Write(make([]byte, bulk-1))
+		c.Write(make([]byte, Bulk-1))
 		b.loop.Push(c)
 		if len(b.calls) > 0 {
 			t.Error("little was sent before the turn's end")
 		}
 		c.Write([]byte{1})
 		b.loop.Push(c)
-		if !slices.Equal(b.calls, []string{fmt.Sprintf("send %d", bulk)}) {
+		if !slices.Equal(b.calls, []string{fmt.Sprintf("send %d", Bulk)}) {
 			t.Error("much was not sent at once")
 		}
 		b.calls = nil
-		c.Write(make([]byte, bulk))
+		c.Write(make([]byte, Bulk))
 		b.loop.Push(c)
 	})
 	if len(b.calls) > 0 {

@@ -167,12 +167,13 @@ func (l *Loop) Received(c *Conn, data []byte, lent Lent) {
 // calls it between reports: by the end of the turn the bytes would have left the
 // cache.
 func (l *Loop) Push(c *Conn) {
-	if c.queued >= bulk && c.state == open && !c.sending {
+	if c.queued >= Bulk && c.state == open && !c.sending {
 		c.flush()
 	}
 }
 
-const bulk = 16 << 10
+// Bulk is what is much: the next that is received or sent may drive it out of the cache.
+const Bulk = 16 << 10
 
 // ReceiveEnded reports that no more will come: the peer's FIN, or an error.
 func (l *Loop) ReceiveEnded(c *Conn, errno syscall.Errno) {

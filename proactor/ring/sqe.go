@@ -54,6 +54,13 @@ func (s *SQE) Accept(fd int, flags uint32) {
 	s.Opcode, s.Fd, s.OpFlags = OpAccept, int32(fd), flags
 }
 
+// Recv receives once, at most n bytes to addr. With MSG_DONTWAIT it says -EAGAIN where there are
+// none. CQEFSockNonempty says of TCP that there are more.
+func (s *SQE) Recv(fd int, addr unsafe.Pointer, n uint32, msgFlags uint32) {
+	// The address becomes a number here; the caller keeps the memory alive and off the stack.
+	s.Opcode, s.Fd, s.Addr, s.Len, s.OpFlags = OpRecv, int32(fd), uint64(uintptr(addr)), n, msgFlags
+}
+
 // RecvMultishot receives from fd into buffers of the group until it ends. Res 0 is the end of a
 // stream; -ENOBUFS says that the group is empty: publish buffers first, then arm again.
 func (s *SQE) RecvMultishot(fd int, group uint16) {

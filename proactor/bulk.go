@@ -1,0 +1,147 @@
+//go:build linux && (amd64 || arm64 || riscv64 || loong64)
+
+package proactor
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"couplet/internal/loop"
+	"couplet/proactor/ring"
+)
+
+// A completion brings its bytes along: the kernel has copied them for all
+// connections of the batch before the first of them is looked at, and they, and what
+// is sent in answer, drive each other out of the cache. With little that is nothing.
+// With much it cost a fifth of the CPU time (echoes of 64 KiB, see
+// bench/RESULTS.md), and there the second call per message, which completions save,
+// is cheap.
+//
+// So a connection whose receive brought much, in a wait that brought more than the
+// cache may hold, is received from one by one from then on: a poll tells that
+// there is something, and when its turn comes a receive fetches it, into memory that
+// was used a moment ago. What was answered to the one before is sent by the same call.
+//
+// There is one such receive at a time in the whole driver, and d.memory is the
+// kernel's while it is in flight. It does not wait, so it is over when the call that
+// submits it returns, unless the kernel took no entry; then nothing else is received
+// into d.memory until it has. It never overlaps with a multishot receive of the same
+// connection, which would mix up the order of the bytes: the poll is armed after the
+// last completion of that, and that after the poll's.
+
+// bulkPerTurn is how many connections are received from before others have a turn.
+const bulkPerTurn = 32
+
+// When this is done; a test exchanges them.
+var (
+	// cacheful is how many bytes a wait may bring by multishot receives: with the
+	// kernel's two copies they take three times their place in the cache.
+	cacheful = 256 << 10
+	// much is how many bytes a receive brings that is worth a call of its own.
+	much = loop.Bulk
+	// littleInRow is how many receives in a row bring less before a connection goes
+	// back to the multishot receive.
+	littleInRow = 8
+)
+
+// armPoll has the kernel tell, from now on and each time more comes, that there is
+// something.
+func (d *driver) armPoll(s *conn) {
+	d.start(s, dataOp).PollMultishot(s.c.FD(), unix.POLLIN)
+	d.queued(s.key(dataOp), -1)
+}
+
+// told is a completion of the poll for data.
+func (d *driver) told(s *conn, e *ring.CQE) {
+	if e.Flags&ring.CQEFMore == 0 {
+		s.cancelling = false
+		if d.landed(s, dataOp) {
+			return
+		}
+		if e.Res < 0 && syscall.Errno(-e.Res) != syscall.ECANCELED {
+			s.bulk = false // a receive will say what it is
+		}
+		d.renewed = append(d.renewed, s.key(dataOp))
+	}
+	if e.Res > 0 {
+		s.behind = s.behind || e.Res&theEnd != 0
+		d.list(s)
+	}
+}
+
+// list gives s a turn.
+func (d *driver) list(s *conn) {
+	if !s.listed {
+		s.listed = true
+		d.bulky = append(d.bulky, s.key(readOp))
+	}
+}
+
+// receiveNext queues the receive of the first of d.bulky that has something.
+func (d *driver) receiveNext() {
+	for d.served < len(d.bulky) {
+		k := d.bulky[d.served]
+		d.served++
+		s := d.conns.At(k.slot())
+		if s.c == nil || s.generation != k.generation() {
+			continue
+		}
+		s.listed = false
+		if s.closing || !s.receiving || s.inFlight.has(receiveOp) {
+			continue
+		}
+		room := d.memory.Room()
+		d.reading = true
+		d.start(s, readOp).Recv(s.c.FD(), unsafe.Pointer(&room[0]), uint32(len(room)), unix.MSG_DONTWAIT)
+		d.queued(k, -1)
+		return
+	}
+}
+
+// receiveBulk receives once from each of n who have something: one after the
+// other, and with each what the one before was answered is sent.
+func (d *driver) receiveBulk(n int) {
+	for ; n > 0 && !d.reading && d.err == nil; n-- {
+		if d.receiveNext(); !d.reading {
+			break
+		}
+		d.entering()
+		d.err = d.ring.Submit()
+		d.submitted()
+		d.reap()
+	}
+	d.bulky = d.bulky[:copy(d.bulky, d.bulky[d.served:])]
+	d.served = 0
+}
+
+// read is the completion of such a receive.
+func (d *driver) read(s *conn, e *ring.CQE) {
+	if d.landed(s, readOp) {
+		return
+	}
+	c := s.c
+	switch errno := syscall.Errno(-min(e.Res, 0)); {
+	case e.Res > 0:
+		data := d.memory.Lend(int(e.Res))
+		if e.Flags&ring.CQEFSockNonempty != 0 || s.behind || c.Unix() { // of a unix socket EAGAIN tells
+			d.list(s)
+		}
+		if s.little++; len(data) >= much {
+			s.little = 0
+		} else if int(s.little) >= littleInRow {
+			s.bulk = false
+			d.interrupt(s)
+		}
+		d.loop.Received(c, data, &d.memory)
+		d.loop.Push(c)
+	case errno == syscall.EINTR:
+		d.list(s)
+	case errno == syscall.EAGAIN, errno == syscall.ECANCELED:
+	default: // the end, or an error
+		s.receiving = false
+		d.interrupt(s)
+		d.loop.ReceiveEnded(c, errno)
+	}
+}
