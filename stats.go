@@ -11,7 +11,7 @@ type Stats struct {
 	Listening int64
 	// Held is the bytes of memory that the loops hold ready to receive into now, for
 	// all connections together: of io_uring the buffers that the kernel was given
-	// (provided buffers).
+	// (provided buffers), and what those who bring much are received into.
 	Held int64
 
 	// Accepted and Dialed count connections made, Refused those of both that Build
@@ -37,7 +37,7 @@ type Stats struct {
 	Crossings int64
 	// Events counts completions or readiness events.
 	Events int64
-	// Batches counts the waits that brought some of these: Batches[i] those that
+	// Batches counts the calls that brought some of these: Batches[i] those that
 	// brought from 2^i to 2^(i+1)-1, the last all that brought more. An engine whose
 	// waits are for one thing each counts none.
 	Batches [14]int64

@@ -3,6 +3,7 @@
 package proactor
 
 import (
+	"math"
 	"net"
 	"testing"
 	"time"
@@ -12,39 +13,44 @@ import (
 	"couplet/poetry"
 )
 
+// echoing is an engine that echoes at addr, its driver, and a call on its loop.
+func echoing(t *testing.T, features couplet.Features) (e couplet.Engine, d *driver, addr string, do func(func())) {
+	granted, err := granted(features)
+	if err != nil {
+		t.Skip(err)
+	}
+	e, err = loop.NewEngine("uring", couplet.Config{Features: granted}, loop.Kernel{}, func(l *loop.Loop) (loop.Driver, error) {
+		made, err := newDriver(l)
+		if err == nil {
+			d = made.(*driver)
+		}
+		return made, err
+	})
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() {
+		e.Stop()
+		<-e.Done()
+	})
+	l, err := e.Listen("tcp", "127.0.0.1:0", poetry.Echo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e, d, l.Addr().String(), func(f func()) {
+		done := make(chan bool)
+		e.Loops()[0].Post(func() { f(); close(done) })
+		<-done
+	}
+}
+
 // The ring grows when a crowd sends at once, loses nothing by it, and is as small as
 // at the beginning some time after the crowd has gone.
 func TestTheBufferRingGrowsAndShrinks(t *testing.T) {
 	for _, features := range []couplet.Features{couplet.TierU5, couplet.TierU3} {
 		t.Run(features.Tier(), func(t *testing.T) {
-			granted, err := granted(features)
-			if err != nil {
-				t.Skip(err)
-			}
-			var d *driver
-			e, err := loop.NewEngine("uring", couplet.Config{Features: granted}, loop.Kernel{}, func(l *loop.Loop) (loop.Driver, error) {
-				made, err := newDriver(l)
-				if err == nil {
-					d = made.(*driver)
-				}
-				return made, err
-			})
-			if err != nil {
-				t.Skip(err)
-			}
-			defer func() {
-				e.Stop()
-				<-e.Done()
-			}()
-			l, err := e.Listen("tcp", "127.0.0.1:0", poetry.Echo{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			do := func(f func()) {
-				done := make(chan bool)
-				e.Loops()[0].Post(func() { f(); close(done) })
-				<-done
-			}
+			setBulk(t, math.MaxInt, much, littleInRow)
+			e, d, addr, do := echoing(t, features)
 			var least, live int
 			do(func() { least = d.buffers.live() })
 
@@ -52,7 +58,7 @@ func TestTheBufferRingGrowsAndShrinks(t *testing.T) {
 			const n, size = 64, 48 << 10
 			var crowd []*net.TCPConn
 			for range n {
-				c, err := net.Dial("tcp", l.Addr().String())
+				c, err := net.Dial("tcp", addr)
 				if err != nil {
 					t.Fatal(err)
 				}

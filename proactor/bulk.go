@@ -25,11 +25,16 @@ import (
 // was used a moment ago. What was answered to the one before is sent by the same call.
 //
 // There is one such receive at a time in the whole driver, and d.memory is the
-// kernel's while it is in flight. It does not wait, so it is over when the call that
-// submits it returns, unless the kernel took no entry; then nothing else is received
-// into d.memory until it has. It never overlaps with a multishot receive of the same
-// connection, which would mix up the order of the bytes: the poll is armed after the
-// last completion of that, and that after the poll's.
+// kernel's while it is in flight. It does not wait, so mostly it is over when the call
+// that submits it returns; where the kernel took no entry, or had no room for its
+// completion, nothing else is received into d.memory until that comes. It never overlaps
+// with a multishot receive of the same connection, which would mix up the order of the
+// bytes: the poll is armed after the last completion of that, and that after the poll's
+// and the receive's.
+//
+// The poll tells of changes, so who is received from must be again until there is
+// nothing: where the kernel says that there is more, where the memory was filled
+// (Multipath TCP says nothing), where the end is behind, and on unix sockets always.
 
 // bulkPerTurn is how many connections are received from before others have a turn.
 const bulkPerTurn = 32
@@ -46,24 +51,26 @@ var (
 	littleInRow = 8
 )
 
-// armPoll has the kernel tell, from now on and each time more comes, that there is
-// something.
+// armPoll has the kernel tell that there is something, now and each time more comes.
 func (d *driver) armPoll(s *conn) {
-	d.start(s, dataOp).PollMultishot(s.c.FD(), unix.POLLIN)
-	d.queued(s.key(dataOp), -1)
+	d.start(s, pollOp).PollMultishot(s.c.FD(), unix.POLLIN)
+	d.queued(s.key(pollOp), -1)
 }
 
-// told is a completion of the poll for data.
-func (d *driver) told(s *conn, e *ring.CQE) {
+// polled is a completion of the poll for data.
+func (d *driver) polled(s *conn, e *ring.CQE) {
 	if e.Flags&ring.CQEFMore == 0 {
 		s.cancelling = false
-		if d.landed(s, dataOp) {
+		if d.landed(s, pollOp) {
 			return
 		}
-		if e.Res < 0 && syscall.Errno(-e.Res) != syscall.ECANCELED {
+		switch errno := syscall.Errno(-min(e.Res, 0)); {
+		case errno == 0:
+			d.loop.Count().Rearmed++
+		case errno != syscall.ECANCELED:
 			s.bulk = false // a receive will say what it is
 		}
-		d.renewed = append(d.renewed, s.key(dataOp))
+		d.renewed = append(d.renewed, s.key(pollOp))
 	}
 	if e.Res > 0 {
 		s.behind = s.behind || e.Res&theEnd != 0
@@ -93,7 +100,7 @@ func (d *driver) receiveNext() {
 			continue
 		}
 		room := d.memory.Room()
-		d.reading = true
+		d.reading = len(room)
 		d.start(s, readOp).Recv(s.c.FD(), unsafe.Pointer(&room[0]), uint32(len(room)), unix.MSG_DONTWAIT)
 		d.queued(k, -1)
 		return
@@ -103,10 +110,11 @@ func (d *driver) receiveNext() {
 // receiveBulk receives once from each of n who have something: one after the
 // other, and with each what the one before was answered is sent.
 func (d *driver) receiveBulk(n int) {
-	for ; n > 0 && !d.reading && d.err == nil; n-- {
-		if d.receiveNext(); !d.reading {
+	for ; n > 0 && d.reading == 0 && d.err == nil; n-- {
+		if d.receiveNext(); d.reading == 0 {
 			break
 		}
+		d.buffers.publish() // who is armed anew may find them
 		d.entering()
 		d.err = d.ring.Submit()
 		d.submitted()
@@ -118,6 +126,8 @@ func (d *driver) receiveBulk(n int) {
 
 // read is the completion of such a receive.
 func (d *driver) read(s *conn, e *ring.CQE) {
+	full := int(e.Res) == d.reading
+	d.reading = 0
 	if d.landed(s, readOp) {
 		return
 	}
@@ -125,7 +135,7 @@ func (d *driver) read(s *conn, e *ring.CQE) {
 	switch errno := syscall.Errno(-min(e.Res, 0)); {
 	case e.Res > 0:
 		data := d.memory.Lend(int(e.Res))
-		if e.Flags&ring.CQEFSockNonempty != 0 || s.behind || c.Unix() { // of a unix socket EAGAIN tells
+		if e.Flags&ring.CQEFSockNonempty != 0 || full || s.behind || c.Unix() {
 			d.list(s)
 		}
 		if s.little++; len(data) >= much {
@@ -138,7 +148,7 @@ func (d *driver) read(s *conn, e *ring.CQE) {
 		d.loop.Push(c)
 	case errno == syscall.EINTR:
 		d.list(s)
-	case errno == syscall.EAGAIN, errno == syscall.ECANCELED:
+	case errno == syscall.EAGAIN:
 	default: // the end, or an error
 		s.receiving = false
 		d.interrupt(s)

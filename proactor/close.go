@@ -22,7 +22,7 @@ func (d *driver) Close(c *loop.Conn, how loop.CloseMode) {
 		d.reports = append(d.reports, s.key(cancelOp))
 		return
 	}
-	for _, k := range [...]kind{receiveOp, watchOp, sendOp, roomOp, dataOp, readOp, connectOp} {
+	for _, k := range [...]kind{receiveOp, watchOp, sendOp, roomOp, pollOp, readOp, connectOp} {
 		if s.inFlight.has(k) {
 			d.cancel(s.key(k))
 		}

@@ -8,7 +8,8 @@
 // difference between the two is the difference between completion and
 // readiness. What both share (the life of a connection, queues, timers) is
 // internal/loop. buffers.go holds the memory that the kernel receives into,
-// zerocopy.go what it may send from without a copy;
+// bulk.go receives where that is too much for the cache,
+// zerocopy.go holds what may be sent from without a copy;
 // package couplet/proactor/ring is the boundary to the kernel.
 //
 // # Lifetimes
@@ -16,8 +17,8 @@
 // The kernel works on what it was given until it says that it is done, so
 // everything here is a question of who holds what, and until when:
 //
-//   - A connection's operations (at most one each of receive, watch, send, room, connect) are
-//     in conn.inFlight from the entry that starts them to their last completion,
+//   - A connection's operations (at most one each of receive or poll for data, read, watch,
+//     send, room, connect) are in conn.inFlight from the entry that starts them to their last completion,
 //     the one without CQEFMore. The descriptor is closed only when that is
 //     empty, after everything was cancelled; only then is Closed reported and
 //     the slot given on.
@@ -32,6 +33,8 @@
 //     completion and its return it is ours, lent to the loop for one report. When
 //     the loop keeps it, fresh memory takes its place under the same id, so the
 //     ring never runs dry for the sake of one who keeps.
+//   - Who brings much is received from into one block of the driver's, by one read at a
+//     time for all connections: it is the kernel's until that has completed.
 //   - A Buffer that is sent without a copy, which couplet.Ablation asks for, is lent
 //     to the network until that says that it has let go: see zerocopy.go. This can
 //     outlive the connection, and is all that can.

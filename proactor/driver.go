@@ -84,12 +84,12 @@ type driver struct {
 	reports []key    // connections that closed at once, to be reported in the next Wait
 	buffers *buffers // that the kernel receives into
 	starved []key    // whose receive found no buffer
-	brought int      // bytes, by the receives of one wait
+	brought int      // bytes, by the multishot receives of one wait
 
 	bulky   []key       // connections that are received from one by one and have something
 	served  int         // of these, the ones who had their turn in this wait
-	memory  loop.Memory // to do so
-	reading bool        // that receive is in flight
+	memory  loop.Memory // what that is received into
+	reading int         // how much of it is the kernel's; 0: no such receive is in flight
 
 	renewed []key // operations to be armed anew once everything is reaped
 
@@ -115,7 +115,7 @@ type conn struct {
 
 	inFlight   operations // whose last completion has not come
 	receiving  bool       // the loop wants to receive
-	cancelling bool       // the receive in flight is being cancelled
+	cancelling bool       // the receive, or the poll for data, in flight is being cancelled
 	ended      bool       // the peer's FIN came; the watch is for errors
 	copies     bool       // sending without a copy was refused
 	room       room       // for what is sent, where the kernel does not wait for it
@@ -150,7 +150,7 @@ const (
 	zeroCopyOp // a send; its key has the place of the loan for a slot
 	watchOp
 	roomOp
-	dataOp
+	pollOp
 	readOp
 	wakeOp
 	acceptOp
@@ -162,6 +162,8 @@ var names = [...]string{"connect", "recv multishot", "send", "send without a cop
 
 // operations is a set of kinds of a connection.
 type operations uint8
+
+const _ = 7 - uint(readOp) // the last of them has a bit
 
 func (o operations) has(k kind) bool { return o&(1<<k) != 0 }
 

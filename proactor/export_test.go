@@ -13,10 +13,12 @@ func ZeroCopyFrom(t testing.TB, n int) {
 }
 
 // BulkFrom has the engines of a test receive from a connection one by one as soon as a
-// receive brings n bytes, and otherwise again after as many receives in a row that bring
-// less as little says.
-func BulkFrom(t testing.TB, n, little int) {
-	full, least, row := cacheful, much, littleInRow
-	cacheful, much, littleInRow = -1, n, little
-	t.Cleanup(func() { cacheful, much, littleInRow = full, least, row })
+// receive brings n bytes, and otherwise again after as many in a row that bring less as
+// little says.
+func BulkFrom(t testing.TB, n, little int) { setBulk(t, -1, n, little) }
+
+func setBulk(t testing.TB, full, least, little int) {
+	was := [...]int{cacheful, much, littleInRow}
+	cacheful, much, littleInRow = full, least, little
+	t.Cleanup(func() { cacheful, much, littleInRow = was[0], was[1], was[2] })
 }

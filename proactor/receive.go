@@ -29,7 +29,7 @@ func (d *driver) StopReceive(c *loop.Conn) {
 // interrupt cancels what s is received from by; where that is wanted still, it is armed
 // anew after its last completion.
 func (d *driver) interrupt(s *conn) {
-	for _, k := range [...]kind{receiveOp, dataOp} {
+	for _, k := range [...]kind{receiveOp, pollOp} {
 		if s.inFlight.has(k) && !s.cancelling {
 			s.cancelling = true
 			d.cancel(s.key(k))
@@ -40,9 +40,9 @@ func (d *driver) interrupt(s *conn) {
 // armReceive arms s, unless that is not wanted, or not possible before the
 // cancellation of the receive in flight has come through.
 func (d *driver) armReceive(s *conn) {
-	if s.receiving && !s.inFlight.has(receiveOp) && !s.inFlight.has(dataOp) {
+	if s.receiving && !s.inFlight.has(receiveOp) && !s.inFlight.has(pollOp) {
 		switch {
-		case s.bulk:
+		case s.bulk || s.inFlight.has(readOp):
 			d.armPoll(s)
 		case d.oneShot:
 			d.start(s, receiveOp).RecvSelect(s.c.FD(), bufferGroup)
@@ -125,7 +125,7 @@ func (d *driver) renew() {
 		case k.kind() == receiveOp:
 			d.interrupt(s)
 		case in:
-		case k.kind() == dataOp:
+		case k.kind() == pollOp:
 			d.armReceive(s)
 		case k.kind() == watchOp:
 			d.armWatch(s)

@@ -15,12 +15,12 @@ import (
 // something of it is done, and reports that. Mostly this is one system call.
 func (d *driver) Wait(limit time.Duration) error {
 	d.report()
-	timeout := d.loop.Rest(limit)
 	if len(d.reports) > 0 || len(d.bulky) > 0 {
-		timeout = 0
+		limit = 0
 	}
+	timeout := d.loop.Rest(limit)
 	n := min(len(d.bulky), bulkPerTurn)
-	if !d.reading {
+	if d.reading == 0 {
 		d.receiveNext()
 	}
 	d.enter(timeout)
@@ -113,12 +113,11 @@ func (d *driver) completed(e *ring.CQE) {
 		d.accepted(k, e)
 	case receiveOp:
 		d.received(d.known(k), e)
-	case dataOp:
+	case pollOp:
 		if s := d.known(k); s != nil {
-			d.told(s, e)
+			d.polled(s, e)
 		}
 	case readOp:
-		d.reading = false
 		if s := d.known(k); s != nil {
 			d.read(s, e)
 		}

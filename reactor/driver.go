@@ -112,7 +112,8 @@ func newDriver(l *loop.Loop) (loop.Driver, error) {
 		waker:     w,
 		listeners: make(map[uint32]*listener),
 	}
-	l.Count().Held = int64(len(d.memory.Room())) // however many connections there are
+	d.memory.Room()
+	l.Count().Held = d.memory.Held() // however many connections there are
 	if err := p.set(add, w.FD(), key{kind: wakeKey}, readable); err != 0 {
 		d.Shutdown()
 		return nil, fmt.Errorf("couplet: watching the wake-up descriptor: %w", err)

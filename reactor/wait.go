@@ -13,11 +13,10 @@ import (
 func (d *driver) Wait(limit time.Duration) error {
 	d.report()
 	d.update() // which may have something to report
-	timeout := d.loop.Rest(limit)
 	if len(d.reports) > 0 || len(d.again) > 0 {
-		timeout = 0
+		limit = 0
 	}
-	events, err := d.poller.wait(timeout)
+	events, err := d.poller.wait(d.loop.Rest(limit))
 	d.loop.Awake()
 	if err != 0 {
 		return err

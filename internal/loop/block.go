@@ -64,7 +64,7 @@ func (b *Block) Piece(data []byte) *couplet.Buffer {
 }
 
 // MemorySize is what Memory has room for: a page more than messages like to have. A
-// read that fills it is followed by another, which finds nothing.
+// read that fills it is followed by another, which may find nothing.
 const MemorySize = 68 << 10
 
 var memories = Blocks{Size: MemorySize}

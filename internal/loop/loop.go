@@ -163,9 +163,9 @@ func (l *Loop) Received(c *Conn, data []byte, lent Lent) {
 	c.received(data, lent)
 }
 
-// Push sends what c has queued, if that is much. A driver whose Send acts at once
-// calls it between reports: by the end of the turn the bytes would have left the
-// cache.
+// Push sends what c has queued, if that is much. A driver calls it between reports where
+// that is sent before the next is received: by the end of the turn the bytes would have left
+// the cache.
 func (l *Loop) Push(c *Conn) {
 	if c.queued >= Bulk && c.state == open && !c.sending {
 		c.flush()

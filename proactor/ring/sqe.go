@@ -55,7 +55,7 @@ func (s *SQE) Accept(fd int, flags uint32) {
 }
 
 // Recv receives once, at most n bytes to addr. With MSG_DONTWAIT it says -EAGAIN where there are
-// none. CQEFSockNonempty says of TCP that there are more.
+// none. CQEFSockNonempty says of TCP that there is more, bytes or the end.
 func (s *SQE) Recv(fd int, addr unsafe.Pointer, n uint32, msgFlags uint32) {
 	// The address becomes a number here; the caller keeps the memory alive and off the stack.
 	s.Opcode, s.Fd, s.Addr, s.Len, s.OpFlags = OpRecv, int32(fd), uint64(uintptr(addr)), n, msgFlags
