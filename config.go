@@ -68,6 +68,10 @@ type Ablation struct {
 	// OneShot has io_uring accept and receive once per entry, and arm anew each
 	// time, instead of once and for all.
 	OneShot bool
+	// Batched has io_uring leave bulk, too, to receives that bring the bytes of many
+	// connections before the first of them is answered, instead of receiving it one
+	// connection at a time. OneShot does so anyway.
+	Batched bool
 	// EdgeTriggered has epoll tell of changes instead of states: registered once,
 	// for everything, and read until there is no more.
 	EdgeTriggered bool

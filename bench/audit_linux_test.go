@@ -24,7 +24,7 @@ func TestEveryRungIsWhatItSays(t *testing.T) {
 	}
 	says := map[string]string{
 		"uring-oneshot": "U2 (multishot), one-shot,", "uring-u2": "U2 (multishot),", "uring-u3": "U3 ",
-		"uring-registered": "registered ring", "uring-zerocopy": "zero-copy",
+		"uring-batched": "batched", "uring-registered": "registered ring", "uring-zerocopy": "zero-copy",
 		"epoll":      "epoll, level-triggered, loops",
 		"epoll-edge": "epoll, edge-triggered, loops",
 	}

@@ -49,6 +49,7 @@ func engineCandidates() []Candidate {
 		own("uring-u2", "c-uring", "--engine", "uring", "--tier", "u2"),
 		own("uring-u3", "c-uring", "--engine", "uring", "--tier", "u3"),
 		own("uring-oneshot", "c-uring", "--engine", "uring", "--tier", "u2", "--without", "multishot"),
+		own("uring-batched", "c-uring", "--engine", "uring", "--without", "turns"),
 		own("uring-registered", "c-uring", "--engine", "uring", "--without", "lookup"),
 		own("uring-zerocopy", "c-uring", "--engine", "uring", "--without", "copy"),
 		own("epoll", "c-epoll", "--engine", "epoll"),

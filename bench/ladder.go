@@ -24,6 +24,7 @@ func Ladders() []Step {
 		{"+ multishot accept and receive (Linux 6.0)", "uring-u2", "uring-oneshot"},
 		{"+ DEFER_TASKRUN (Linux 6.1)", "uring-u3", "uring-u2"},
 		{"+ incremental buffers (Linux 6.12)", "uring", "uring-u3"},
+		{"all of it, and bulk received in batches, too", "uring-batched", "uring"},
 		{"all of it, and a registered ring", "uring-registered", "uring"},
 		{"all of it, and zero-copy sends from 16 KiB on", "uring-zerocopy", "uring"},
 		{"epoll, level-triggered", "epoll", ""},

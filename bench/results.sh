@@ -40,7 +40,7 @@ for part in ${*:-table steered nets loops evenness ladder report}; do
   evenness) "$run" --evenness > bench/results-evenness.txt ;;
   ladder)
     for shape in "64 --size 64" "1000 --size 64" "64 --size 65536"; do
-      "$run" --candidates uring,uring-oneshot,uring-u2,uring-u3,uring-registered,uring-zerocopy,epoll,epoll-edge \
+      "$run" --candidates uring,uring-oneshot,uring-u2,uring-u3,uring-batched,uring-registered,uring-zerocopy,epoll,epoll-edge \
         --baseline epoll --connections $shape --rounds 9 --duration 300ms 2>/dev/null
     done > bench/results-ladder.txt
     ;;

@@ -36,7 +36,7 @@ func ServerMain(args []string, in io.Reader, out io.Writer) error {
 	spread := fs.String("spread", "reuseport", "")
 	listen := fs.String("listen", "127.0.0.1:0", "")
 	total := fs.Int64("total", 0, "bytes to each reader")
-	without := fs.String("without", "", "see couplet.Ablation: multishot, level, try, lookup or copy")
+	without := fs.String("without", "", "see couplet.Ablation: multishot, turns, level, lookup or copy")
 	count := fs.Bool("count", false, "have the kernel count the loops' system calls")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -52,7 +52,7 @@ func ServerMain(args []string, in io.Reader, out io.Writer) error {
 	}
 	features := map[string]couplet.Features{"": 0, "u2": couplet.TierU2, "u3": couplet.TierU3, "u5": couplet.TierU5}[*tier]
 	config := couplet.Config{Features: features, Loops: *loops, Ablation: couplet.Ablation{
-		OneShot: *without == "multishot", EdgeTriggered: *without == "level",
+		OneShot: *without == "multishot", Batched: *without == "turns", EdgeTriggered: *without == "level",
 		RegisteredRing: *without == "lookup", ZeroCopy: *without == "copy",
 	}}
 	for _, s := range spreads {

@@ -33,6 +33,9 @@ func New(config couplet.Config) (couplet.Engine, error) {
 	if config.Ablation.OneShot {
 		without = ", one-shot"
 	}
+	if config.Ablation.Batched {
+		without += ", batched"
+	}
 	if config.Ablation.RegisteredRing {
 		without += ", registered ring"
 	}
@@ -74,6 +77,7 @@ var _ loop.Driver = (*driver)(nil)
 type driver struct {
 	loop      *loop.Loop
 	oneShot   bool // see couplet.Ablation
+	batched   bool // likewise
 	zeroCopy  bool // likewise
 	ring      *ring.Ring
 	waker     *loop.Waker
@@ -185,6 +189,7 @@ func newDriver(l *loop.Loop) (loop.Driver, error) {
 	d := &driver{
 		loop:      l,
 		oneShot:   config.Ablation.OneShot,
+		batched:   config.Ablation.Batched || config.Ablation.OneShot,
 		zeroCopy:  config.Ablation.ZeroCopy,
 		ring:      r,
 		listeners: make(map[uint32]*listener),

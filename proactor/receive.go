@@ -150,7 +150,7 @@ func (d *driver) received(s *conn, e *ring.CQE) {
 	if s == nil {
 		return
 	}
-	if d.brought > cacheful && int(e.Res) >= much && !d.oneShot {
+	if d.brought > cacheful && int(e.Res) >= much && !d.batched {
 		s.bulk, s.little = true, 0
 	}
 	if e.Flags&ring.CQEFMore != 0 {
