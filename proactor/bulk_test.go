@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"couplet"
 )
 
@@ -97,5 +99,66 @@ func TestACrowdThatBringsMuchIsReceivedFromOneByOne(t *testing.T) {
 			}
 			exchange(size, crowd...)
 		})
+	}
+}
+
+// Each receive of a connection that had more was answered by a send of its own: over
+// loopback echoes of 1 MiB cost half as much again as on epoll.
+func TestATurnIsAnsweredByTwoSends(t *testing.T) {
+	setBulk(t, -1, 1, 1)
+	e, d, addr, do := echoing(t, couplet.TierU5)
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	nc.SetDeadline(time.Now().Add(30 * time.Second))
+	echo := func(n int) {
+		t.Helper()
+		if _, err := io.ReadFull(nc, make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := nc.Write(make([]byte, 64)); err != nil {
+		t.Fatal(err)
+	}
+	echo(64)
+	do(func() {
+		d.conns.Each(func(s *conn) {
+			if s.c == nil {
+				return
+			}
+			if !s.bulk {
+				t.Error("the connection has a multishot receive")
+			}
+			// What the socket holds is to be several receives.
+			if err := unix.SetsockoptInt(s.c.FD(), unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<20); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	raw, err := nc.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := e.Stats()
+	total := 0
+	do(func() { // the loop looks away
+		raw.Write(func(fd uintptr) bool {
+			for total < 512<<10 {
+				n, err := unix.Write(int(fd), make([]byte, 64<<10))
+				if err != nil {
+					break // it is full
+				}
+				total += n
+			}
+			return true
+		})
+	})
+	echo(total)
+	after := e.Stats()
+	receives, sends := after.Receives-before.Receives, after.Sends-before.Sends
+	if receives < 4 || sends > receives/2 {
+		t.Errorf("%d bytes took %d receives and %d sends", total, receives, sends)
 	}
 }

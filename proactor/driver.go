@@ -90,10 +90,12 @@ type driver struct {
 	starved []key    // whose receive found no buffer
 	brought int      // bytes, by the multishot receives of one wait
 
-	bulky   []key       // connections that are received from one by one and have something
-	served  int         // of these, the ones who had their turn in this wait
-	memory  loop.Memory // what that is received into
-	reading int         // how much of it is the kernel's; 0: no such receive is in flight
+	bulky     []key       // connections that are received from one by one and have something
+	served    int         // of these, the ones who had their turn in this wait
+	turn      key         // whose turn goes on, or 0
+	delivered int         // in that turn
+	memory    loop.Memory // what that is received into
+	reading   int         // how much of it is the kernel's; 0: no such receive is in flight
 
 	renewed []key // operations to be armed anew once everything is reaped
 

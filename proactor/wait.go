@@ -15,20 +15,20 @@ import (
 // something of it is done, and reports that. Mostly this is one system call.
 func (d *driver) Wait(limit time.Duration) error {
 	d.report()
-	if len(d.reports) > 0 || len(d.bulky) > 0 {
+	if len(d.reports) > 0 || len(d.bulky) > 0 || d.turn != 0 {
 		limit = 0
 	}
 	timeout := d.loop.Rest(limit)
-	n := min(len(d.bulky), bulkPerTurn)
+	bulky := len(d.bulky)
 	if d.reading == 0 {
-		d.receiveNext()
+		d.receiveNext(bulky)
 	}
 	d.enter(timeout)
 	d.loop.Awake()
 	d.inWait = true
 	d.brought = 0
 	d.reap()
-	d.receiveBulk(n - 1)
+	d.receiveBulk(bulky)
 	d.inWait = false
 	d.feed()
 	d.renew()
