@@ -24,9 +24,10 @@ import (
 // there is something, and when its turn comes a receive fetches it, into memory that
 // was used a moment ago. What was answered to the one before is sent by the same call.
 // Its turn lasts until it has no more, or its share was delivered (BytesPerTurn). The
-// answer to the first receive is sent at once, so that the peer has something to do, and
-// those to all others together at the turn's end: the larger a send, the less the peer's
-// acknowledgements and its next segments cost, which over loopback are this CPU's work.
+// answer to the first receive, if that is much, goes with the next, so that the peer has
+// something to do, and those to all others go together at the turn's end: the larger a
+// send, the less the peer's acknowledgements and its next segments cost, which over
+// loopback are this CPU's work.
 //
 // There is one such receive at a time in the whole driver, and d.memory is the
 // kernel's while it is in flight. It does not wait, so mostly it is over when the call
@@ -119,11 +120,12 @@ func (d *driver) receiveNext(n int) {
 	}
 }
 
-// receiveBulk has the first n of d.bulky take their turns: one after the other, and with
-// the first receive of each what the one before was answered is sent.
+// receiveBulk goes on with whose turn it is and then has the first n of d.bulky take
+// theirs, bulkPerTurn receives in all: one after the other, and with the first of each
+// what the one before was answered is sent.
 func (d *driver) receiveBulk(n int) {
 	for i := 1; i < bulkPerTurn && d.reading == 0 && d.err == nil; i++ {
-		if d.receiveNext(n); d.reading == 0 {
+		if d.receiveNext(n); d.reading == 0 || d.err != nil {
 			break
 		}
 		d.buffers.publish() // who is armed anew may find them
@@ -165,7 +167,7 @@ func (d *driver) read(s *conn, e *ring.CQE) {
 			d.loop.Push(c)
 		}
 	case errno == syscall.EINTR:
-		d.turn = s.key(readOp)
+		d.list(s)
 	case errno == syscall.EAGAIN:
 		d.loop.Push(c)
 	default: // the end, or an error

@@ -91,7 +91,7 @@ type driver struct {
 	brought int      // bytes, by the multishot receives of one wait
 
 	bulky     []key       // connections that are received from one by one and have something
-	served    int         // of these, the ones who had their turn in this wait
+	served    int         // of these, the ones whose turn has begun in this wait
 	turn      key         // whose turn goes on, or 0
 	delivered int         // in that turn
 	memory    loop.Memory // what that is received into

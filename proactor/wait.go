@@ -15,7 +15,7 @@ import (
 // something of it is done, and reports that. Mostly this is one system call.
 func (d *driver) Wait(limit time.Duration) error {
 	d.report()
-	if len(d.reports) > 0 || len(d.bulky) > 0 || d.turn != 0 {
+	if len(d.reports) > 0 || d.reading == 0 && (len(d.bulky) > 0 || d.turn != 0) {
 		limit = 0
 	}
 	timeout := d.loop.Rest(limit)

@@ -163,9 +163,8 @@ func (l *Loop) Received(c *Conn, data []byte, lent Lent) {
 	c.received(data, lent)
 }
 
-// Push sends what c has queued, if that is much. A driver calls it between reports where
-// that is sent before the next is received: by the end of the turn the bytes would have left
-// the cache.
+// Push sends what c has queued, if that is much. A driver calls it between reports of what
+// it receives one by one: by the end of the turn the bytes would have left the cache.
 func (l *Loop) Push(c *Conn) {
 	if c.queued >= Bulk && c.state == open && !c.sending {
 		c.flush()
