@@ -17,6 +17,11 @@ type Block struct {
 	Memory []byte
 	refs   atomic.Int32
 	pool   *Blocks
+
+	// The Buffers of the pieces; given of them since there was none.
+	pieces []*[16]couplet.Buffer
+	given  int
+	done   func() // Release
 }
 
 // Blocks is where blocks of one size come from and go back to. What was used
@@ -31,6 +36,7 @@ func (p *Blocks) Get() *Block {
 	b, ok := p.pool.Get().(*Block)
 	if !ok {
 		b = &Block{Memory: make([]byte, p.Size), pool: p}
+		b.done = b.Release
 	}
 	b.refs.Store(1)
 	return b
@@ -47,20 +53,24 @@ func (b *Block) Release() {
 	}
 }
 
-// Piece is data, which is within b, as a Buffer of one reference.
+// Piece is data, which is within b, as a Buffer of one reference. Only the driver that
+// holds b calls it. The Buffers are b's own: with the last piece gone they begin anew.
 func (b *Block) Piece(data []byte) *couplet.Buffer {
-	b.refs.Add(1)
+	alone := b.refs.Add(1) == 2
 	if checked { // who releases twice is to be found out, not given a stranger's
-		return couplet.NewBuffer(data, b.Release)
+		return couplet.NewBuffer(data, b.done)
 	}
-	p, ok := pieces.Get().(*piece)
-	if !ok {
-		p = new(piece)
-		p.done = p.release
+	if alone {
+		b.given = 0
 	}
-	p.block = b
-	p.Reset(data, p.done)
-	return &p.Buffer
+	n := b.given
+	b.given++
+	if n/16 == len(b.pieces) {
+		b.pieces = append(b.pieces, new([16]couplet.Buffer))
+	}
+	p := &b.pieces[n/16][n%16]
+	p.Reset(data, b.done)
+	return p
 }
 
 // MemorySize is what Memory has room for: a page more than messages like to have. A
@@ -120,20 +130,4 @@ func (m *Memory) Release() {
 		m.block.Release()
 		m.block = nil
 	}
-}
-
-// piece is a Buffer that is used again.
-type piece struct {
-	couplet.Buffer
-	block *Block
-	done  func()
-}
-
-var pieces sync.Pool
-
-func (p *piece) release() {
-	b := p.block
-	p.block = nil
-	pieces.Put(p)
-	b.Release()
 }

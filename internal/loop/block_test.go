@@ -60,6 +60,34 @@ func TestAPieceCostsNothing(t *testing.T) {
 	}
 }
 
+// While one piece is held, no other is given its Buffer; with the last gone they are given
+// out again.
+func TestAHeldPieceKeepsItsBuffer(t *testing.T) {
+	pool := Blocks{Size: 64}
+	b := pool.Get()
+	for range 3 {
+		held := make([]*couplet.Buffer, 40)
+		for i := range held {
+			held[i] = b.Piece(b.Memory[i : i+1])
+			if i%2 == 1 {
+				held[i].Release()
+			}
+		}
+		for i := 0; i < len(held); i += 2 {
+			if p := held[i].Bytes(); len(p) != 1 || &p[0] != &b.Memory[i] {
+				t.Fatalf("piece %d is another", i)
+			}
+			held[i].Release()
+		}
+		if b.Held() {
+			t.Fatal("with all pieces released, the block is held")
+		}
+	}
+	if n := len(b.pieces); !checked && n != 3 {
+		t.Errorf("40 pieces at a time take %d times 16 Buffers", n)
+	}
+}
+
 // What is much leaves when a driver asks, and not only with the turn's end; what
 // is little waits to leave with the rest.
 func TestPushSendsOnlyMuch(t *testing.T) {
