@@ -44,6 +44,21 @@ func echoing(t *testing.T, features couplet.Features) (e couplet.Engine, d *driv
 	}
 }
 
+// dial is n connections to addr, which end with the test and do not wait for ever.
+func dial(t *testing.T, addr string, n int) []net.Conn {
+	var made []net.Conn
+	for range n {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(30 * time.Second))
+		made = append(made, c)
+	}
+	return made
+}
+
 // The ring grows when a crowd sends at once, loses nothing by it, and is as small as
 // at the beginning some time after the crowd has gone.
 func TestTheBufferRingGrowsAndShrinks(t *testing.T) {
@@ -56,16 +71,7 @@ func TestTheBufferRingGrowsAndShrinks(t *testing.T) {
 
 			// What a crowd has sent while the loop looked away takes more than there is.
 			const n, size = 64, 48 << 10
-			var crowd []*net.TCPConn
-			for range n {
-				c, err := net.Dial("tcp", addr)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer c.Close()
-				c.SetDeadline(time.Now().Add(30 * time.Second))
-				crowd = append(crowd, c.(*net.TCPConn))
-			}
+			crowd := dial(t, addr, n)
 			exchange := func(c net.Conn) {
 				for got, buf := 0, make([]byte, size); got < size; {
 					n, err := c.Read(buf)

@@ -102,8 +102,8 @@ func (d *driver) receiveNext(n int) {
 			d.served++
 			d.delivered = 0
 		}
-		s := d.conns.At(k.slot())
-		if s.c == nil || s.generation != k.generation() {
+		s := d.living(k)
+		if s == nil {
 			continue
 		}
 		if d.delivered == 0 {

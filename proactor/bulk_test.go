@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,16 +31,7 @@ func TestACrowdThatBringsMuchIsReceivedFromOneByOne(t *testing.T) {
 			_, d, addr, do := echoing(t, v.features)
 			do(func() { d.batched = v.batched })
 			const n, size = 64, 48 << 10
-			var crowd []net.Conn
-			for range n {
-				c, err := net.Dial("tcp", addr)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer c.Close()
-				c.SetDeadline(time.Now().Add(30 * time.Second))
-				crowd = append(crowd, c)
-			}
+			crowd := dial(t, addr, n)
 			message := func(i, size int) []byte {
 				m := make([]byte, size)
 				for j := range m {
@@ -105,14 +95,9 @@ func TestACrowdThatBringsMuchIsReceivedFromOneByOne(t *testing.T) {
 // Each receive of a connection that had more was answered by a send of its own: over
 // loopback echoes of 1 MiB cost half as much again as on epoll.
 func TestATurnIsAnsweredByTwoSends(t *testing.T) {
-	setBulk(t, -1, 1, 1)
+	BulkFrom(t, 1, 1)
 	e, d, addr, do := echoing(t, couplet.TierU5)
-	nc, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	nc.SetDeadline(time.Now().Add(30 * time.Second))
+	nc := dial(t, addr, 1)[0]
 	echo := func(n int) {
 		t.Helper()
 		if _, err := io.ReadFull(nc, make([]byte, n)); err != nil {

@@ -224,13 +224,21 @@ func (d *driver) of(c *loop.Conn) *conn {
 	return s
 }
 
-// known is the connection that a completion is for, or nil if that is gone.
-func (d *driver) known(k key) *conn {
+// living is the connection of a key, or nil if that is gone.
+func (d *driver) living(k key) *conn {
 	if s := d.conns.At(k.slot()); s.c != nil && s.generation == k.generation() {
 		return s
 	}
-	d.loop.Count().Stale++
 	return nil
+}
+
+// known is the connection that a completion is for, or nil if that is gone.
+func (d *driver) known(k key) *conn {
+	s := d.living(k)
+	if s == nil {
+		d.loop.Count().Stale++
+	}
+	return s
 }
 
 func (s *conn) key(k kind) key { return newKey(k, s.generation, s.c.Slot()) }

@@ -117,8 +117,8 @@ func (d *driver) armWatch(s *conn) {
 // queue that overflows would end each of them again.
 func (d *driver) renew() {
 	for _, k := range d.renewed {
-		s := d.conns.At(k.slot())
-		if s.c == nil || s.generation != k.generation() || s.closing {
+		s := d.living(k)
+		if s == nil || s.closing {
 			continue
 		}
 		switch in := s.inFlight.has(k.kind()); {
@@ -187,7 +187,7 @@ func (d *driver) feed() {
 	d.buffers.publish()
 	d.loop.Count().Held = d.buffers.held() + d.memory.Held()
 	for _, k := range d.starved {
-		if s := d.conns.At(k.slot()); s.c != nil && s.generation == k.generation() {
+		if s := d.living(k); s != nil {
 			d.armReceive(s)
 		}
 	}

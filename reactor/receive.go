@@ -94,9 +94,8 @@ func (d *driver) repeat(s *conn) {
 // goOn reads from the first n of those whom the last Wait left.
 func (d *driver) goOn(n int) {
 	for i := 0; i < n; i++ {
-		k := d.again[i]
-		s := d.conns.At(k.slot)
-		if s.c == nil || s.generation != k.generation {
+		s := d.living(d.again[i])
+		if s == nil {
 			continue
 		}
 		s.again = false

@@ -127,8 +127,8 @@ func (d *driver) mark(s *conn) {
 // update tells the poller what has changed, once per wait and connection.
 func (d *driver) update() {
 	for _, k := range d.changed {
-		s := d.conns.At(k.slot)
-		if s.c == nil || s.generation != k.generation || !s.changed {
+		s := d.living(k)
+		if s == nil || !s.changed {
 			continue
 		}
 		s.changed = false
