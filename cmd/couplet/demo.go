@@ -154,7 +154,8 @@ func (d *demo) interrupted(outcomes []demoOutcome) error {
 	return failure{errInterrupted}
 }
 
-// compare runs the experiment on all engines at the same time.
+// compare runs the experiment on all engines at the same time, but no two of them have
+// their ticks at the same moment: the one that wakes the CPU would pay for the others.
 func (d *demo) compare(ctx context.Context, running []couplet.Engine) ([]demoOutcome, error) {
 	lines := d.stdout
 	if d.asJSON || d.quiet {
@@ -165,7 +166,14 @@ func (d *demo) compare(ctx context.Context, running []couplet.Engine) ([]demoOut
 	outcomes, errs := make([]demoOutcome, len(running)), make([]error, len(running))
 	var all sync.WaitGroup
 	for i, e := range running {
-		all.Go(func() { outcomes[i], errs[i] = d.experiment(ctx, e, i, r, s) })
+		all.Go(func() {
+			select {
+			case <-time.After(d.delay() * time.Duration(i) / time.Duration(len(running))):
+				outcomes[i], errs[i] = d.experiment(ctx, e, i, r, s)
+			case <-ctx.Done():
+				errs[i] = ctx.Err()
+			}
+		})
 	}
 	go func() {
 		all.Wait()
@@ -176,15 +184,19 @@ func (d *demo) compare(ctx context.Context, running []couplet.Engine) ([]demoOut
 	return outcomes, errors.Join(errs...)
 }
 
+// delay is the time between two pieces of a poem.
+func (d *demo) delay() time.Duration {
+	if d.fast {
+		return fastDelay
+	}
+	return tutorialDelay
+}
+
 // experiment is the tutorial's, on e, the i-th engine.
 func (d *demo) experiment(ctx context.Context, e couplet.Engine, i int, r *relay, s *stage) (demoOutcome, error) {
-	delay := tutorialDelay
-	if d.fast {
-		delay = fastDelay
-	}
 	var addrs []poetry.Addr
 	for _, p := range d.parts {
-		server, err := poetry.NewServer(p.text, poetry.Pace{NumBytes: p.bytes, Delay: delay})
+		server, err := poetry.NewServer(p.text, poetry.Pace{NumBytes: p.bytes, Delay: d.delay()})
 		if err != nil {
 			return demoOutcome{}, err
 		}
