@@ -43,7 +43,7 @@ type Env struct {
 	mu      sync.Mutex
 	over    bool
 	dir     string // of unix sockets
-	serial  int
+	serial  atomic.Int32
 	engines []couplet.Engine
 	conns   []*conn
 	closers []func()
@@ -53,6 +53,11 @@ type Env struct {
 func newEnv(t *testing.T, s *Suite, network string, cfg couplet.Config) *Env {
 	e := &Env{t: t, suite: s, network: network, gates: make(map[couplet.Loop]*atomic.Int32)}
 	e.ctx, e.cancel = context.WithTimeout(context.Background(), caseTime())
+	if e.unix() {
+		dir, err := os.MkdirTemp("", "enginetest")
+		e.check(err, "a folder for sockets")
+		e.dir = dir
+	}
 	e.Server = e.open(s.Server, cfg)
 	e.Client = e.Server
 	if s.Client != nil {
@@ -284,13 +289,7 @@ func (e *Env) address() string {
 	case "tcp6":
 		return "[::1]:0"
 	}
-	if e.dir == "" {
-		dir, err := os.MkdirTemp("", "enginetest")
-		e.check(err, "a folder for sockets")
-		e.dir = dir
-	}
-	e.serial++
-	return filepath.Join(e.dir, fmt.Sprintf("s%d", e.serial))
+	return filepath.Join(e.dir, fmt.Sprintf("s%d", e.serial.Add(1)))
 }
 
 // listen listens with the server's engine.

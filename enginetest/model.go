@@ -21,12 +21,12 @@ var (
 	modelRuns = flag.Int("enginetest.iterations", 0, "how many `scripts` the model test runs; 0 is as many as fit into its time")
 )
 
-// modelTime is how long the model test of one network goes on by default.
+// modelTime is how long each half of the model test of one network goes on by default.
 func modelTime() time.Duration {
 	if testing.Short() {
-		return 300 * time.Millisecond
+		return 150 * time.Millisecond
 	}
-	return 1200 * time.Millisecond
+	return 600 * time.Millisecond
 }
 
 // An opKind is something that a script does to one end of its connection.
@@ -97,9 +97,10 @@ func script(seed uint64) []op {
 
 // Model runs random scripts on connections of s, server to client, and compares
 // what comes out with the plain model of two byte streams: what Write took
-// arrives in order, all of it where the reason is clean, and nothing else. A
-// script that fails is made shorter before it is printed, with its seed, which
-// the flag -enginetest.seed takes.
+// arrives in order, all of it where the reason is clean, and nothing else. First one
+// script after the other: one that fails is made shorter before it is printed, with its
+// seed, which the flag -enginetest.seed takes. Then in crowds, each on engines that are
+// given little of everything.
 func Model(t *testing.T, s Suite) {
 	for _, network := range s.Networks {
 		t.Run(network, func(t *testing.T) {
@@ -111,23 +112,91 @@ func Model(t *testing.T, s Suite) {
 			before := takeSnapshot()
 			e := newEnv(t, &s, network, couplet.Config{})
 			e.cancel() // each script has its own deadline
-			end := time.Now().Add(modelTime())
-			n := 0
-			for ; *modelRuns > 0 && n < *modelRuns || *modelRuns == 0 && time.Now().Before(end); n++ {
-				ops := script(seed + uint64(n))
-				if faults := runScript(e, ops); len(faults) > 0 {
+			scripts := repeat(seed, func(seed uint64) bool {
+				ops := script(seed)
+				faults := runScript(e, ops)
+				if len(faults) > 0 {
 					ops, faults = shrink(e, ops, faults)
-					t.Errorf("seed %d:\n  %s\n%s", seed+uint64(n), joinOps(ops), strings.Join(faults, "\n"))
-					break
+					t.Errorf("seed %d:\n  %s\n%s", seed, joinOps(ops), strings.Join(faults, "\n"))
 				}
-			}
-			t.Logf("%d scripts from seed %d", n, seed)
+				return len(faults) == 0
+			})
 			e.close()
 			if t.Failed() {
 				e.explain()
 			}
+			crowds := 0
+			if !t.Failed() {
+				crowds = repeat(seed, func(seed uint64) bool { return crowd(t, &s, network, seed) })
+			}
+			t.Logf("%d scripts and %d crowds from seed %d", scripts, crowds, seed)
 			before.check(t)
 		})
+	}
+}
+
+// repeat calls f with one seed after the other, for as long as it says so and the time
+// of the model test lasts, and tells how often.
+func repeat(seed uint64, f func(seed uint64) bool) (n int) {
+	end := time.Now().Add(modelTime())
+	for *modelRuns > 0 && n < *modelRuns || *modelRuns == 0 && time.Now().Before(end) {
+		n++
+		if !f(seed + uint64(n) - 1) {
+			break
+		}
+	}
+	return n
+}
+
+// A crowd is so many scripts at a time, and each connection after so many others.
+const (
+	crowdWidth  = 16
+	crowdLength = 4
+)
+
+// crowd runs scripts beside each other on fresh engines. It reports whether all was well.
+func crowd(t *testing.T, s *Suite, network string, seed uint64) bool {
+	cfg := tight(seed)
+	e := newEnv(t, s, network, cfg)
+	e.cancel()
+	defer e.close()
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var faults []string
+	for i := range uint64(crowdWidth) {
+		all.Go(func() {
+			for j := range uint64(crowdLength) {
+				seed := seed*crowdWidth*crowdLength + i*crowdLength + j
+				ops := script(seed)
+				if found := runScript(e, ops); len(found) > 0 {
+					mu.Lock()
+					faults = append(faults, fmt.Sprintf("  %s\n%s", joinOps(ops), strings.Join(found, "\n")))
+					mu.Unlock()
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	if len(faults) > 0 {
+		cfg.Logger = nil
+		t.Errorf("a crowd, seed %d, %+v:\n%s", seed, cfg, strings.Join(faults, "\n"))
+		e.explain()
+	}
+	return len(faults) == 0
+}
+
+// tight is a Config by which everything runs out soon.
+func tight(seed uint64) couplet.Config {
+	r := rand.New(rand.NewPCG(seed, 1))
+	return couplet.Config{
+		Loops:             1 + r.IntN(2),
+		RingEntries:       4 << r.IntN(4),
+		CompletionEntries: 32 << r.IntN(4),
+		RingBuffers:       1 << r.IntN(5),
+		RingBufferSize:    512 << r.IntN(9),
+		BytesPerTurn:      1 << (9 + r.IntN(12)),
+		PostsPerTurn:      1 + r.IntN(32),
 	}
 }
 
