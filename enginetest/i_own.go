@@ -182,15 +182,14 @@ func buffers(e *Env) {
 
 	// Retained longer than the connection lives, and released elsewhere.
 	s = e.conn("keeper")
-	all := make(chan *couplet.Buffer, 4096)
-	s.onBuffer = func(_ couplet.Transport, b *couplet.Buffer) { all <- b.Retain() }
+	var all []*couplet.Buffer
+	s.onBuffer = func(_ couplet.Transport, b *couplet.Buffer) { all = append(all, b.Retain()) }
 	p = e.peer(s, 0)
 	e.send(p, pattern(0, n))
 	p.Close()
 	s.lostWith("eof")
-	close(all)
 	var got bytes.Buffer
-	for b := range all {
+	for _, b := range all {
 		got.Write(b.Bytes())
 		b.Release()
 	}

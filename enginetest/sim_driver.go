@@ -186,6 +186,16 @@ func (d *simDriver) StopReceive(c *loop.Conn) {
 	d.net.touch(k.s)
 }
 
+// Told implements loop.Driver.
+func (d *simDriver) Told(c *loop.Conn) bool {
+	d.enter("Told")
+	defer d.leave()
+	k := d.known(c, "Told")
+	return slices.ContainsFunc(d.done, func(e *simDone) bool {
+		return e.conn == k && (e.kind == simReceived || e.kind == simEnded)
+	})
+}
+
 // Watch implements loop.Driver.
 func (d *simDriver) Watch(c *loop.Conn) {
 	d.enter("Watch")

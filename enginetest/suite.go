@@ -44,6 +44,33 @@ type Suite struct {
 	test string // the name of the test that runs the suite
 }
 
+// Tight is s with engines that have as little of everything as can be, or almost, where a
+// case does not ask for more: one small buffer for all connections, a byte a turn.
+func (s Suite) Tight() Suite {
+	tight := func(open Open) Open {
+		if open == nil {
+			return nil
+		}
+		return func(t testing.TB, cfg couplet.Config) couplet.Engine {
+			for _, o := range []struct {
+				option *int
+				least  int
+			}{
+				{&cfg.RingEntries, 4}, {&cfg.CompletionEntries, max(8, cfg.RingEntries)}, {&cfg.RingBuffers, 1}, {&cfg.RingBufferSize, 512},
+				{&cfg.BytesPerTurn, 1}, {&cfg.PostsPerTurn, 1},
+			} {
+				if *o.option == 0 {
+					*o.option = o.least
+				}
+			}
+			return open(t, cfg)
+		}
+	}
+	s.Name += "-tight"
+	s.Server, s.Client = tight(s.Server), tight(s.Client)
+	return s
+}
+
 // maxSkips is the most cases that an engine may skip.
 const maxSkips = 6
 

@@ -68,6 +68,17 @@ func TestConformanceBulk(t *testing.T) { bulk(t, enginetest.Run, os.Getenv("COUP
 
 func TestModelBulk(t *testing.T) { bulk(t, enginetest.Model, true) }
 
+func TestConformanceTight(t *testing.T) {
+	if os.Getenv("COUPLET_FULL") == "" {
+		t.Skip("the whole suite runs so with COUPLET_FULL=1, as .ci/run full does")
+	}
+	for _, tier := range tiers {
+		t.Run(tier.features.Tier(), func(t *testing.T) {
+			enginetest.Run(t, suite(t, tier.features, []string{"tcp4", "unix"}).Tight())
+		})
+	}
+}
+
 // suite is a suite of engines limited to features, or a skip where the kernel
 // does not have them.
 func suite(t *testing.T, features couplet.Features, networks []string) enginetest.Suite {

@@ -26,6 +26,23 @@ func (d *driver) StopReceive(c *loop.Conn) {
 	d.interrupt(s)
 }
 
+// Told implements loop.Driver. A completion that is not reaped may have emptied the socket:
+// an entry that is submitted while the queue is full is tried at once.
+func (d *driver) Told(c *loop.Conn) bool {
+	if d.ring.Overflowed() {
+		return true
+	}
+	for i := range d.ring.Ready() {
+		switch k := key(d.ring.CQE(i).UserData); k.kind() {
+		case receiveOp, readOp:
+			if s := d.living(k); s != nil && s.c == c {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // interrupt cancels what s is received from by; where that is wanted still, it is armed
 // anew after its last completion.
 func (d *driver) interrupt(s *conn) {

@@ -410,3 +410,70 @@ func TestAUnixHeirThatWasShutDownSpun(t *testing.T) {
 		}
 	}
 }
+
+// A receive that is armed while the queue of submissions is full is tried at once, and what
+// it took waited to be reported when the timers fired: the socket was empty by then, so
+// who had spoken was taken for idle.
+func TestWhoHadSpokenWasIdleBehindAFullQueue(t *testing.T) {
+	const n, limit = 16, time.Second
+	for _, tier := range tiers {
+		t.Run(tier.features.Tier(), func(t *testing.T) {
+			t.Parallel()
+			e, err := proactor.New(couplet.Config{Features: tier.features, RingEntries: 4, RingBuffers: 1, RingBufferSize: 1})
+			if err != nil {
+				t.Skip(err)
+			}
+			defer e.Shutdown(context.Background())
+			p := &speaker{made: make(chan couplet.Handle, n), heard: make(chan error, n)}
+			l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return p }), couplet.IdleTimeout(limit))
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			var peers []net.Conn
+			for range n {
+				c, err := net.Dial("tcp4", l.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				peers = append(peers, c)
+				<-p.made
+			}
+			held, on := make(chan struct{}), make(chan struct{})
+			e.Loops()[0].Post(func() { close(held); <-on })
+			<-held
+			for _, c := range peers {
+				c.Write([]byte("x"))
+			}
+			if time.Since(began) > limit/2 {
+				close(on)
+				t.Skip("on this busy machine they may have been idle")
+			}
+			time.Sleep(limit + limit/2) // the loop is held up for so long
+			close(on)
+			for range n {
+				if err := <-p.heard; err != nil {
+					t.Errorf("who had spoken was lost: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// speaker waits for a byte.
+type speaker struct {
+	made  chan couplet.Handle
+	heard chan error
+}
+
+func (p *speaker) ConnectionMade(t couplet.Transport) { p.made <- t.Handle() }
+func (p *speaker) DataReceived(t couplet.Transport, _ []byte) {
+	p.heard <- nil
+	t.SetContext(true)
+}
+func (p *speaker) ConnectionLost(t couplet.Transport, why error) {
+	if t.Context() == nil {
+		p.heard <- why
+	}
+}

@@ -1,6 +1,7 @@
 package reactor_test
 
 import (
+	"os"
 	"testing"
 
 	"couplet"
@@ -21,6 +22,13 @@ func suite() enginetest.Suite {
 }
 
 func TestConformance(t *testing.T) { enginetest.Run(t, suite()) }
+
+func TestConformanceTight(t *testing.T) {
+	if os.Getenv("COUPLET_FULL") == "" {
+		t.Skip("the whole suite runs so with COUPLET_FULL=1, as .ci/run full does")
+	}
+	enginetest.Run(t, suite().Tight())
+}
 
 func TestModel(t *testing.T) { enginetest.Model(t, suite()) }
 

@@ -25,6 +25,9 @@ func (d *driver) StopReceive(c *loop.Conn) {
 	d.mark(s)
 }
 
+// Told implements loop.Driver: what there is to receive is in the socket until it is reported.
+func (d *driver) Told(*loop.Conn) bool { return false }
+
 // Watch implements loop.Driver: the poller tells of errors always.
 func (d *driver) Watch(c *loop.Conn) {
 	s := d.of(c)

@@ -750,7 +750,7 @@ func (c *Conn) spoken() bool {
 	if c.state != open || c.paused {
 		return false
 	}
-	return c.inbound.len() > 0 || c.receiving && c.loop.sockets.Pending(c.FD(), false)
+	return c.inbound.len() > 0 || c.receiving && (c.loop.sockets.Pending(c.FD(), false) || c.loop.driver.Told(c))
 }
 
 func (c *Conn) opError(op string, errno syscall.Errno) error {

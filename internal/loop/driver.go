@@ -37,6 +37,10 @@ type Driver interface {
 	// be reported; there is no answer, and Receive may follow at once.
 	StopReceive(c *Conn)
 
+	// Told reports whether the kernel may have told of what there is to receive from c,
+	// and Wait has not reported it.
+	Told(c *Conn) bool
+
 	// Watch goes on, after the ReceiveEnded for the peer's FIN, to look out for an
 	// error of the connection: one more ReceiveEnded, with it. It is called at most
 	// once for a Conn.

@@ -141,6 +141,7 @@ func (d fakeDriver) StopAccept(*Listener) { d.note("stop accept") }
 func (d fakeDriver) Connect(c *Conn)      { d.note("connect") }
 func (d fakeDriver) Receive(c *Conn)      { d.note("receive") }
 func (d fakeDriver) StopReceive(c *Conn)  { d.note("stop receive") }
+func (d fakeDriver) Told(*Conn) bool      { return false }
 func (d fakeDriver) Watch(c *Conn)        { d.note("watch") }
 func (d fakeDriver) Wake()                {}
 func (d fakeDriver) Shutdown() error      { d.note("shutdown"); return nil }
