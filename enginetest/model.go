@@ -194,8 +194,8 @@ func tight(seed uint64) couplet.Config {
 		RingEntries:       4 << r.IntN(4),
 		CompletionEntries: 32 << r.IntN(4),
 		RingBuffers:       1 << r.IntN(5),
-		RingBufferSize:    512 << r.IntN(9),
-		BytesPerTurn:      1 << (9 + r.IntN(12)),
+		RingBufferSize:    2 << (10 + r.IntN(7)),
+		BytesPerTurn:      1 << (11 + r.IntN(10)),
 		PostsPerTurn:      1 + r.IntN(32),
 	}
 }
