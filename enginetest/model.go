@@ -122,11 +122,10 @@ func Model(t *testing.T, s Suite) {
 				return len(faults) == 0
 			})
 			e.close()
+			crowds := 0
 			if t.Failed() {
 				e.explain()
-			}
-			crowds := 0
-			if !t.Failed() {
+			} else {
 				crowds = repeat(seed, func(seed uint64) bool { return crowd(t, &s, network, seed) })
 			}
 			t.Logf("%d scripts and %d crowds from seed %d", scripts, crowds, seed)
@@ -166,8 +165,7 @@ func crowd(t *testing.T, s *Suite, network string, seed uint64) bool {
 	for i := range uint64(crowdWidth) {
 		all.Go(func() {
 			for j := range uint64(crowdLength) {
-				seed := seed*crowdWidth*crowdLength + i*crowdLength + j
-				ops := script(seed)
+				ops := script((seed*crowdWidth+i)*crowdLength + j)
 				if found := runScript(e, ops); len(found) > 0 {
 					mu.Lock()
 					faults = append(faults, fmt.Sprintf("  %s\n%s", joinOps(ops), strings.Join(found, "\n")))
@@ -179,7 +177,6 @@ func crowd(t *testing.T, s *Suite, network string, seed uint64) bool {
 	}
 	all.Wait()
 	if len(faults) > 0 {
-		cfg.Logger = nil
 		t.Errorf("a crowd, seed %d, %+v:\n%s", seed, cfg, strings.Join(faults, "\n"))
 		e.explain()
 	}

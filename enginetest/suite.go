@@ -1,6 +1,7 @@
 package enginetest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -47,27 +48,22 @@ type Suite struct {
 // Tight is s with engines that have as little of everything as can be, or almost, where a
 // case does not ask for more: one small buffer for all connections, a byte a turn.
 func (s Suite) Tight() Suite {
-	tight := func(open Open) Open {
+	with := func(open Open) Open {
 		if open == nil {
 			return nil
 		}
 		return func(t testing.TB, cfg couplet.Config) couplet.Engine {
-			for _, o := range []struct {
-				option *int
-				least  int
-			}{
-				{&cfg.RingEntries, 4}, {&cfg.CompletionEntries, max(8, cfg.RingEntries)}, {&cfg.RingBuffers, 1}, {&cfg.RingBufferSize, 512},
-				{&cfg.BytesPerTurn, 1}, {&cfg.PostsPerTurn, 1},
-			} {
-				if *o.option == 0 {
-					*o.option = o.least
-				}
-			}
+			cfg.RingEntries = cmp.Or(cfg.RingEntries, 4)
+			cfg.CompletionEntries = cmp.Or(cfg.CompletionEntries, max(8, cfg.RingEntries))
+			cfg.RingBuffers = cmp.Or(cfg.RingBuffers, 1)
+			cfg.RingBufferSize = cmp.Or(cfg.RingBufferSize, 512)
+			cfg.BytesPerTurn = cmp.Or(cfg.BytesPerTurn, 1)
+			cfg.PostsPerTurn = cmp.Or(cfg.PostsPerTurn, 1)
 			return open(t, cfg)
 		}
 	}
 	s.Name += "-tight"
-	s.Server, s.Client = tight(s.Server), tight(s.Client)
+	s.Server, s.Client = with(s.Server), with(s.Client)
 	return s
 }
 

@@ -32,12 +32,10 @@ func (d *driver) Told(c *loop.Conn) bool {
 	if d.ring.Overflowed() {
 		return true
 	}
+	s := d.of(c)
 	for i := range d.ring.Ready() {
-		switch k := key(d.ring.CQE(i).UserData); k.kind() {
-		case receiveOp, readOp:
-			if s := d.living(k); s != nil && s.c == c {
-				return true
-			}
+		if k := key(d.ring.CQE(i).UserData); k == s.key(receiveOp) || k == s.key(readOp) {
+			return true
 		}
 	}
 	return false

@@ -424,7 +424,7 @@ func TestWhoHadSpokenWasIdleBehindAFullQueue(t *testing.T) {
 				t.Skip(err)
 			}
 			defer e.Shutdown(context.Background())
-			p := &speaker{made: make(chan couplet.Handle, n), heard: make(chan error, n)}
+			p := &speaker{made: make(chan struct{}, n), heard: make(chan error, n)}
 			l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return p }), couplet.IdleTimeout(limit))
 			if err != nil {
 				t.Fatal(err)
@@ -463,11 +463,11 @@ func TestWhoHadSpokenWasIdleBehindAFullQueue(t *testing.T) {
 
 // speaker waits for a byte.
 type speaker struct {
-	made  chan couplet.Handle
+	made  chan struct{}
 	heard chan error
 }
 
-func (p *speaker) ConnectionMade(t couplet.Transport) { p.made <- t.Handle() }
+func (p *speaker) ConnectionMade(couplet.Transport) { p.made <- struct{}{} }
 func (p *speaker) DataReceived(t couplet.Transport, _ []byte) {
 	p.heard <- nil
 	t.SetContext(true)
