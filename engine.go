@@ -74,7 +74,7 @@ type Engine interface {
 }
 
 // Drained tells how the connections ended that were open when the engine was
-// stopped.
+// stopped. Those who end with an engine that failed are not counted.
 type Drained struct {
 	// Clean ended before the deadline: everything sent, or for a reason of their
 	// own, which ConnectionLost told (a peer's reset, say). Those without Draining

@@ -257,12 +257,14 @@ func (e *engine) onNextFree() <-chan struct{} {
 // report adds one connection to what Shutdown tells.
 func (e *engine) report(cut bool) {
 	e.mu.Lock()
-	if cut {
+	defer e.mu.Unlock()
+	switch {
+	case e.failure != nil: // it ended with the engine
+	case cut:
 		e.drained.Cut++
-	} else {
+	default:
 		e.drained.Clean++
 	}
-	e.mu.Unlock()
 }
 
 // pick chooses the loop of a new connection.

@@ -43,8 +43,9 @@ func (q *queue) add(p []byte) {
 
 // share queues b, with a reference of its own.
 func (q *queue) share(b *couplet.Buffer) {
+	b.Retain() // or it panics, with nothing queued yet
 	q.size += b.Len()
-	q.push(segment{p: b.Bytes(), shared: b.Retain()})
+	q.push(segment{p: b.Bytes(), shared: b})
 }
 
 func (q *queue) push(s segment) {

@@ -27,6 +27,7 @@ var writingCases = []Case{
 	{ID: 32, Name: "Write after Abort is refused", Run: writeAfterAbort},
 	{ID: 33, Name: "Write to a peer that is gone while paused ends the connection", Run: writeWhilePaused},
 	{ID: 34, Name: "the caller may reuse the slice", Run: sliceReuse},
+	{ID: 136, Name: "a Buffer that was released is not queued", Run: writeReleased},
 }
 
 func writeInMade(e *Env) {
@@ -352,6 +353,30 @@ func emptyWrite(e *Env) {
 		t.Close()
 	})
 	e.expect(p, "xy")
+	e.expectEOF(p)
+}
+
+func writeReleased(e *Env) {
+	s := e.conn("server")
+	s.onMade = func(t couplet.Transport) {
+		b := couplet.NewBuffer([]byte("released"), nil)
+		b.Release()
+		func() {
+			defer func() {
+				if recover() == nil {
+					e.Errorf("WriteBuffer takes a Buffer that was released")
+				}
+			}()
+			t.WriteBuffer(b)
+		}()
+		if n := t.Buffered(); n != 0 {
+			e.Errorf("%d bytes are buffered of a Buffer that was not taken", n)
+		}
+		t.Write([]byte("goes on"))
+		t.Close()
+	}
+	p := e.peer(s, 0)
+	e.expect(p, "goes on")
 	e.expectEOF(p)
 }
 

@@ -946,8 +946,8 @@ func goexit(e *Env) {
 		if s := eng.Stats(); s.Panics != 0 || s.Held != 0 {
 			e.Errorf("%d panics; %d bytes are held to receive into", s.Panics, s.Held)
 		}
-		if _, err := eng.Shutdown(e.ctx); err == nil {
-			e.Errorf("Shutdown of an engine that failed gives no error")
+		if d, err := eng.Shutdown(e.ctx); err == nil || d != (couplet.Drained{}) {
+			e.Errorf("Shutdown of an engine that failed answers %+v, %v", d, err)
 		}
 		if err := eng.Dial(e.ctx, e.network, e.refuse(), couplet.FactoryFunc(s.build)); err == nil {
 			e.Errorf("an engine that failed still dials")

@@ -7,6 +7,7 @@ import (
 
 	"couplet/internal/loop"
 	"couplet/internal/sock"
+	"couplet/proactor/ring"
 )
 
 // Close implements loop.Driver. To close a descriptor does not end what is in
@@ -19,7 +20,7 @@ func (d *driver) Close(c *loop.Conn, how loop.CloseMode) {
 	s.closing, s.how, s.receiving = true, how, false
 	if s.inFlight == 0 {
 		d.closeFD(s)
-		d.reports = append(d.reports, s.key(cancelOp))
+		d.reports = append(d.reports, s.key(receiveOp)) // of any kind
 		return
 	}
 	for _, k := range [...]kind{receiveOp, watchOp, sendOp, roomOp, pollOp, readOp, connectOp} {
@@ -34,8 +35,37 @@ func (d *driver) Close(c *loop.Conn, how loop.CloseMode) {
 
 // cancel asks for the end of an operation, whose own last completion says when.
 func (d *driver) cancel(k key) {
-	d.entry(newKey(cancelOp, 0, 0)).CancelUserData(uint64(k))
-	d.queued(newKey(cancelOp, 0, 0), -1)
+	d.entry(k | cancellation).CancelUserData(uint64(k))
+	d.queued(k|cancellation, -1)
+}
+
+// cancelled is the completion of a cancellation. An operation that was not found is over,
+// or it was about to be tried again: the kernel had told a send that there is room. That may
+// end in another wait, so where its connection closes and it goes on once everything is
+// reaped, it is cancelled anew.
+func (d *driver) cancelled(k key, e *ring.CQE) {
+	if e.Res == -int32(unix.ENOENT) {
+		d.renewed = append(d.renewed, k)
+	}
+}
+
+// unwanted reports whether an operation is in flight that a close waits for. Receives that
+// are interrupted for other reasons are multishot, which the kernel always finds, or there is
+// something for them; and they are interrupted time and again.
+func (d *driver) unwanted(k key) bool {
+	switch k.kind() {
+	case acceptOp:
+		n := d.listeners[k.slot()]
+		return n != nil && n.armed && n.stopping
+	case zeroCopyOp:
+		l := d.loans[k.slot()]
+		if l.buffer == nil || l.taken {
+			return false
+		}
+		k = l.conn
+	}
+	s := d.living(k)
+	return s != nil && s.closing && s.inFlight.has(k.kind())
 }
 
 // landed takes note of an operation's last completion. It reports whether the

@@ -160,11 +160,10 @@ const (
 	readOp
 	wakeOp
 	acceptOp
-	cancelOp
 )
 
 // names are the kinds' in a trace; see driver.name.
-var names = [...]string{"connect", "recv multishot", "send", "send without a copy", "poll for the end", "poll for room", "poll for data", "recv", "read wake-ups", "accept multishot", "cancel"}
+var names = [...]string{"connect", "recv multishot", "send", "send without a copy", "poll for the end", "poll for room", "poll for data", "recv", "read wake-ups", "accept multishot"}
 
 // operations is a set of kinds of a connection.
 type operations uint8
@@ -172,6 +171,9 @@ type operations uint8
 const _ = 7 - uint(readOp) // the last of them has a bit
 
 func (o operations) has(k kind) bool { return o&(1<<k) != 0 }
+
+// cancellation, in a key, is the cancellation of the operation that the rest of it tells.
+const cancellation key = 1 << 63
 
 func newKey(k kind, generation, slot uint32) key {
 	return key(k)<<56 | key(generation&loop.GenerationMask)<<32 | key(slot)
@@ -281,6 +283,8 @@ func (d *driver) queued(k key, n int) {
 func (d *driver) name(k key) string {
 	n := d.listeners[k.slot()]
 	switch {
+	case k&cancellation != 0:
+		return "cancel"
 	case k.kind() == receiveOp && d.oneShot:
 		return "recv"
 	case k.kind() == acceptOp && n != nil && n.shared:

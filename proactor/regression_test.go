@@ -477,3 +477,46 @@ func (p *speaker) ConnectionLost(t couplet.Transport, why error) {
 		p.heard <- why
 	}
 }
+
+// gives aborts its connection when the peer has taken the first of three sends.
+type gives struct {
+	paused chan struct{}
+	lost   chan error
+}
+
+func (p gives) ConnectionMade(t couplet.Transport) {
+	t.SetWatermarks(2*loop.MaxSend, 2*loop.MaxSend)
+	t.Write(make([]byte, 3*loop.MaxSend))
+}
+func (p gives) DataReceived(couplet.Transport, []byte)        {}
+func (p gives) ConnectionLost(_ couplet.Transport, why error) { p.lost <- why }
+func (p gives) WritePaused(couplet.Transport)                 { p.paused <- struct{}{} }
+func (p gives) WriteResumed(t couplet.Transport)              { t.Abort() }
+
+// A send that finds no room, and a moment later some, for the peer's acknowledgement came
+// meanwhile, waits for its turn in the kernel, where no cancellation finds it. One that came
+// with the same call was lost, and the connection went only when its peer took more or went.
+func TestACancellationThatMissedItsSendWasTheLast(t *testing.T) {
+	for _, tier := range tiers {
+		t.Run(tier.features.Tier(), func(t *testing.T) {
+			e, err := proactor.New(couplet.Config{Features: tier.features})
+			if err != nil {
+				t.Skip(err)
+			}
+			defer e.Shutdown(t.Context())
+			p := gives{make(chan struct{}, 1), make(chan error, 1)}
+			for range 30 {
+				_, c := testpeer.Dial(t, e, "tcp4", p, couplet.SendBuffer(64<<10))
+				c.(*net.TCPConn).SetReadBuffer(128 << 10)
+				<-p.paused
+				io.CopyN(io.Discard, c, loop.MaxSend) // or the reset is faster
+				select {
+				case <-p.lost:
+				case <-time.After(10 * time.Second):
+					t.Errorf("an aborted connection goes on: %+v", e.Stats())
+				}
+				c.Close()
+			}
+		})
+	}
+}

@@ -100,6 +100,10 @@ func (d *driver) completed(e *ring.CQE) {
 	if d.loop.Traced() {
 		d.loop.Tell(loop.Told, d.describe(k, e), int(max(e.Res, 0)), syscall.Errno(-min(e.Res, 0)))
 	}
+	if k&cancellation != 0 {
+		d.cancelled(k, e)
+		return
+	}
 	switch k.kind() {
 	case wakeOp:
 		d.waking = false

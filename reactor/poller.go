@@ -145,7 +145,7 @@ func (p *poller) sleep(timeout time.Duration) (n uintptr, err errno) {
 	}
 	ms := -1
 	if timeout > 0 {
-		ms = int(min((timeout+time.Millisecond-1)/time.Millisecond, 1<<30))
+		ms = int(min((timeout-1)/time.Millisecond+1, 1<<30))
 	}
 	p.loop.Tell(loop.Enter, "epoll_pwait", 0, 0)
 	n, _, err = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), events, size, uintptr(ms), 0, 0)

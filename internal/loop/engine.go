@@ -322,9 +322,11 @@ func (e *Engine) outcome(err error) (couplet.Drained, error) {
 func (e *Engine) drained(cut bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if cut {
+	switch {
+	case e.err != nil: // it ended with the engine
+	case cut:
 		e.cut++
-	} else {
+	default:
 		e.clean++
 	}
 }

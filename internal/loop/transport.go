@@ -53,8 +53,9 @@ func (c *Conn) WriteBuffer(b *couplet.Buffer) error {
 	}
 	c.loop.Tell(Asked, "WriteBuffer", b.Len(), 0)
 	if b.Len() > 0 {
+		b.Retain() // or it panics, with nothing queued yet
 		c.queued += b.Len()
-		c.link(c.loop.segments.lent(b.Retain()))
+		c.link(c.loop.segments.lent(b))
 		c.written()
 	}
 	return nil

@@ -61,10 +61,14 @@ type waitArgs struct {
 //go:noinline
 func newWaitArgs() *waitArgs { return new(waitArgs) }
 
-// set prepares for a wait of at most d (without limit if negative).
+// endless is a wait that nobody sees the end of. A longer one has no limit: the kernel adds
+// its own time, since boot, and that might overflow.
+const endless = 100 * 365 * 24 * time.Hour
+
+// set prepares for a wait of at most d (without limit if negative, or endless).
 func (w *waitArgs) set(d time.Duration) {
 	w.arg.ts = 0
-	if d >= 0 {
+	if d >= 0 && d < endless {
 		w.ts = timespec{int64(d / time.Second), int64(d % time.Second)}
 		// A heap object does not move, and the Ring that is waiting keeps w reachable.
 		w.arg.ts = uint64(uintptr(unsafe.Pointer(&w.ts)))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"runtime"
@@ -126,6 +127,31 @@ func TestTimedWait(t *testing.T) {
 			if took < d || took > d+2*time.Second {
 				t.Errorf("a wait of %v took %v", d, took)
 			}
+		}
+	})
+}
+
+// The kernel adds its own time to a wait's, so that the longest might be over at once.
+func TestEndlessWaits(t *testing.T) {
+	tiers(t, 8, 16, func(t *testing.T, r *Ring) {
+		efd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		check(t, err)
+		defer unix.Close(efd)
+		value := memory(t, 8)
+		for _, d := range []time.Duration{endless - 1, endless, math.MaxInt64 - time.Second, math.MaxInt64} {
+			entry(t, r, 7).Read(efd, unsafe.Pointer(&value[0]), 8)
+			go func() {
+				time.Sleep(20 * time.Millisecond)
+				unix.Write(efd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+			}()
+			early := -1
+			for ; r.Ready() == 0; early++ {
+				check(t, r.Wait(d, 1))
+			}
+			if early > 20 { // some may be: the runtime's signals end a wait
+				t.Errorf("%d waits of %v were over early", early, d)
+			}
+			reap(t, r)
 		}
 	})
 }
