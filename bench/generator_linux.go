@@ -46,9 +46,9 @@ func measure(ctx context.Context, w Workload, server netip.AddrPort, warm, d tim
 		buf:   make([]byte, span),
 		out:   make([]byte, 64<<10),
 		conns: make([]client, w.Connections),
-		limit: w.backlog(),
+		limit: w.backlog(), periods: w.periods(),
 		Figures: Figures{
-			Latency: hdrhistogram.New(1, int64(time.Minute), 3),
+			Latency: hdrhistogram.New(1, int64(greatest), 3),
 			Errors:  map[string]int64{},
 		},
 	}
@@ -94,6 +94,7 @@ type generator struct {
 	paced    int           // messages that an open loop has sent since it began ...
 	pacing   time.Duration // ... then
 	limit    int           // of what is in flight in an open loop
+	periods  [][]int64     // client.ends of the connections, in turn
 	follower *follower     // of a surge, or nil
 	open     int
 	sources  int
@@ -113,7 +114,7 @@ type generator struct {
 type client struct {
 	fd             int // 0: none
 	base           int64
-	size           int64 // of its messages
+	ends           []int64 // where the messages of its period end; then it begins again
 	sent, received int64
 	due            int64 // bytes that may be sent, up to here
 	times          []time.Duration
@@ -464,7 +465,7 @@ func (g *generator) connect(i int) error {
 		unix.Close(fd)
 		return fmt.Errorf("connect: %w", err)
 	}
-	c := client{fd: fd, base: int64(i) * 9973, size: g.w.size(i)}
+	c := client{fd: fd, base: int64(i) * 9973, ends: g.periods[i%len(g.periods)]}
 	switch g.w.Kind {
 	case Custom:
 		c.talk = g.conns[i].talk
@@ -597,17 +598,37 @@ func (g *generator) receive(i int) {
 	}
 }
 
+// messages is how many whole ones there are in the first n bytes.
+func (c *client) messages(n int64) int64 {
+	period := c.ends[len(c.ends)-1]
+	k := n / period * int64(len(c.ends))
+	for rest, i := n%period, 0; rest >= c.ends[i]; i++ {
+		k++
+	}
+	return k
+}
+
+// end is how many bytes the first k messages have.
+func (c *client) end(k int64) int64 {
+	n := int64(len(c.ends))
+	bytes := k / n * c.ends[n-1]
+	if k %= n; k > 0 {
+		bytes += c.ends[k-1]
+	}
+	return bytes
+}
+
 // allow lets connection i send n more messages.
 func (g *generator) allow(i, n int, now time.Duration) {
 	c := &g.conns[i]
-	size := c.size
-	for int(c.due/size-c.received/size)+n > len(c.times) {
+	due := c.messages(c.due)
+	for int(due-c.messages(c.received))+n > len(c.times) {
 		c.grow()
 	}
 	for k := range n {
-		c.times[(int(c.due/size)+k)%len(c.times)] = now
+		c.times[(int(due)+k)%len(c.times)] = now
 	}
-	c.due += int64(n) * size
+	c.due = c.end(due + int64(n))
 	g.inFlight += n
 	if !c.writing { // else its turn comes when there is room
 		g.send(i)
@@ -617,7 +638,7 @@ func (g *generator) allow(i, n int, now time.Duration) {
 // grow makes room to remember twice as many messages in flight.
 func (c *client) grow() {
 	more := make([]time.Duration, 2*len(c.times))
-	for k := c.received / c.size; k < c.due/c.size; k++ {
+	for k := c.messages(c.received); k < c.messages(c.due); k++ {
 		more[int(k)%len(more)] = c.times[int(k)%len(c.times)]
 	}
 	c.times = more
@@ -657,18 +678,20 @@ func (g *generator) watch(i int, writing bool) {
 	}
 }
 
+// greatest is the greatest latency that is told from a greater one.
+const greatest = time.Hour
+
 func (g *generator) count(latency time.Duration) {
 	if g.counting {
 		g.Units++
-		g.Latency.RecordValue(max(int64(latency), 1))
+		g.Latency.RecordValue(int64(min(max(latency, 1), greatest)))
 	}
 }
 
 func (g *generator) gotEcho(i int, c *client, n int) {
-	size := c.size
-	done := c.received / size
+	done := c.messages(c.received)
 	c.received += int64(n)
-	more := int(c.received/size - done)
+	more := int(c.messages(c.received) - done)
 	if more == 0 {
 		return
 	}
@@ -687,7 +710,7 @@ func (g *generator) gotEcho(i int, c *client, n int) {
 }
 
 func (g *generator) gotChurn(i int, c *client, n int) {
-	if c.received += int64(n); c.received < c.size {
+	if c.received += int64(n); c.received < c.ends[0] {
 		return
 	}
 	now := g.now()
@@ -704,14 +727,13 @@ func (g *generator) gotChurn(i int, c *client, n int) {
 // chunks came earliest. A chunk has come when the kernel has it: that a busy
 // generator reads it later is not the server's lateness.
 func (g *generator) gotPoem(_ int, c *client, n int) {
-	size := c.size
-	done := c.received / size
+	done := c.messages(c.received)
 	c.received += int64(n)
 	now := g.now()
 	if g.came > 0 {
 		now = min(now, g.came-g.since)
 	}
-	for k := done; k < c.received/size; k++ {
+	for k := done; k < c.messages(c.received); k++ {
 		began := now - time.Duration(k)*g.w.Delay
 		if k == 0 || began < c.anchor {
 			c.anchor = began
@@ -721,10 +743,9 @@ func (g *generator) gotPoem(_ int, c *client, n int) {
 }
 
 func (g *generator) gotBroadcast(_ int, c *client, n int) {
-	size := c.size
-	done := c.received / size
+	done := c.messages(c.received)
 	c.received += int64(n)
-	if c.received/size == done {
+	if c.messages(c.received) == done {
 		return
 	}
 	now := g.now()

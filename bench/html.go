@@ -564,7 +564,11 @@ func (m Manifest) rows() [][2]string {
 	row("kernel", "%s", m.Kernel)
 	row("CPU", "%s", m.CPU)
 	row("CPUs", "%d, virtual: %v", m.CPUs, m.Virtual)
-	row("pinned", "server to CPU %d, generator to CPU %d", m.ServerCPU, m.ClientCPU)
+	core := ""
+	if m.OneCore {
+		core = ", which are one core: they slow each other down"
+	}
+	row("pinned", "server to CPU %d, generator to CPU %d%s", m.ServerCPU, m.ClientCPU, core)
 	row("Go", "%s", m.Go)
 	row("GOMAXPROCS of servers", "%d", m.GOMAXPROCS)
 	row("io_uring tier", "%s", m.Tier)

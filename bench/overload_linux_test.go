@@ -44,7 +44,7 @@ func TestAnOpenLoopOwesNoMoreThanItsLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &generator{w: w, server: server, family: family, to: to, ep: ep, conns: make([]client, 2), limit: 10, counting: true}
+	g := &generator{w: w, server: server, family: family, to: to, ep: ep, conns: make([]client, 2), limit: 10, periods: w.periods(), counting: true}
 	g.Errors = map[string]int64{}
 	defer func() {
 		for i := range g.conns {
@@ -72,6 +72,8 @@ func TestTheLimitOfWhatIsInFlight(t *testing.T) {
 		1 << 20: {Kind: Echo, Connections: 64, Size: 64},
 		1 << 12: {Kind: Mixed, Connections: 64, Size: 64}, // a connection of it sends 64 KiB
 		4 * 10:  {Kind: Echo, Connections: 10, Size: 1 << 24},
+		4 * 64:  {Kind: Custom, Connections: 64, Spec: &Spec{Request: Dist{Constant: 1 << 20}, Response: Dist{Min: 1 << 20, Max: 3 << 20}}},
+		1 << 10: {Kind: Custom, Connections: 64, Spec: &Spec{Request: Dist{Constant: 1 << 17}, Response: Dist{Min: 1, Max: 1<<18 - 1}}},
 	} {
 		if got := w.backlog(); got != want {
 			t.Errorf("%v: %d, want %d", w, got, want)
@@ -176,7 +178,7 @@ func TestAPlanTellsThatItWaits(t *testing.T) {
 // A plan whose time is over begins no round, and says so.
 func TestNoRoundIsBegunWhenTheTimeIsOver(t *testing.T) {
 	echo := Workload{Kind: Echo, Connections: 1}
-	p := Plan{Workloads: []Workload{echo}, Candidates: []string{"goroutine", "epoll"}, Rounds: 2, Until: time.Now().Add(-time.Second)}
+	p := Plan{Workloads: []Workload{echo}, Candidates: []string{"goroutine", "epoll"}, Rounds: 2, Late: func() bool { return true }}
 	r, err := p.Run(t.Context(), io.Discard)
 	if err != nil || len(r.Samples) != 0 || len(r.Skipped) != 1 || !strings.Contains(r.Skipped[0].Why, "after 0 of 2 rounds") {
 		t.Errorf("%+v, %v", r, err)
@@ -408,7 +410,7 @@ func TestAConnectionWaitsForNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(ep)
-	g := &generator{w: Workload{Kind: Churn, Connections: 1, Size: 64, Depth: 1}, server: server, family: family, to: to, ep: ep, conns: make([]client, 1), start: time.Now()}
+	g := &generator{w: Workload{Kind: Churn, Connections: 1, Size: 64, Depth: 1}, server: server, family: family, to: to, ep: ep, conns: make([]client, 1), start: time.Now(), periods: [][]int64{{64}}}
 	if err := g.connect(0); err != nil {
 		t.Fatal(err)
 	}

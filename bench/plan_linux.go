@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -37,7 +36,8 @@ type Plan struct {
 	// Baseline is the candidate that the table compares with.
 	Baseline string
 	// ServerCPU and ClientCPU are where the server and this process are pinned;
-	// with both 0 they are 0 and 1, or not apart where there is only one.
+	// with both 0 they are the first CPU that this process may have, and the next of
+	// another core, if there is one. Where it is remote, only the agent decides.
 	ServerCPU, ClientCPU int
 	// Procs is GOMAXPROCS of every server written in Go (1 by default).
 	Procs int
@@ -51,9 +51,9 @@ type Plan struct {
 	// Spare is how much time all samples that are taken again may cost together,
 	// waiting included; without it there is no limit.
 	Spare time.Duration
-	// Until, if not zero, is when no further round is begun. What is then missing
-	// is told in Result.Skipped.
-	Until time.Time
+	// Late, if not nil, is asked before every round: once it answers true none is
+	// begun. What is then missing is told in Result.Skipped.
+	Late func() bool
 	// Save, if not nil, is called with what there is after every round, so that
 	// what ends the program early does not take everything with it.
 	Save func(*Result)
@@ -77,6 +77,9 @@ type Plan struct {
 	spare    *spare
 	progress io.Writer
 }
+
+// beforePoems is for how long the first poems are recited before all of them are.
+const beforePoems = 20 * time.Second
 
 func (p Plan) withDefaults() (Plan, error) {
 	if p.Rounds == 0 {
@@ -103,14 +106,23 @@ func (p Plan) withDefaults() (Plan, error) {
 			return p, fmt.Errorf("a sample of %v and %v of warm-up is too long for the agent, which lets a server live for %v; take shorter ones", p.Duration, p.Warm, most)
 		}
 	}
-	if p.ServerCPU == 0 && p.ClientCPU == 0 && runtime.NumCPU() > 1 {
-		p.ClientCPU = 1
+	switch server, generator := apart(allowed, coreOf); {
+	case p.Remote != nil && p.ServerCPU == generator: // it may be this machine
+		p.ClientCPU = server
+	case p.Remote != nil:
+		p.ClientCPU = generator
+	case p.ServerCPU == 0 && p.ClientCPU == 0:
+		p.ServerCPU, p.ClientCPU = server, generator
 	}
 	p.Workloads = slices.Clone(p.Workloads)
 	for i, w := range p.Workloads {
 		w, err := w.WithDefaults()
 		if err != nil {
 			return p, err
+		}
+		if chunks := (p.Warm+p.Duration+beforePoems)/max(w.Delay, 1) + 1; w.Kind == Poems && int64(chunks)*int64(w.Size) > int64(w.poemBytes()) {
+			return p, fmt.Errorf("%s is over after %v, and has to last for %v; take smaller chunks or a shorter duration",
+				w, time.Duration(w.poemBytes()/w.Size)*w.Delay, p.Warm+p.Duration+beforePoems)
 		}
 		p.Workloads[i] = w
 	}
@@ -278,7 +290,7 @@ func (p Plan) Unserved(candidate string) []Workload {
 }
 
 // late reports whether the time is over.
-func (p Plan) late() bool { return !p.Until.IsZero() && time.Now().After(p.Until) }
+func (p Plan) late() bool { return p.Late != nil && p.Late() }
 
 // auditing is p for the samples that Audit asks for, of which nothing but a count is
 // used.
@@ -349,6 +361,9 @@ func (p Plan) one(ctx context.Context, at site, w Workload, c Candidate, count b
 		return Sample{}, "", fmt.Errorf("%w%s", err, server.said())
 	}
 	s := sample(w, c.Name, f)
+	if strings.HasPrefix(c.Name, "goroutine") {
+		s.Crossings, s.Batch, s.Batches = 0, 0, nil // its waits are the Go runtime's, and nobody counts them
+	}
 	if ctx.Err() == nil && f.Disturbed() && len(s.Errors) == 0 && w.Kind != Idle && retry < p.Retries {
 		quiet := func(limit time.Duration) {
 			fmt.Fprintf(p.progress, "%-32s waiting  %-10s others used %.0f %% of a CPU; it is measured again when the machine is quiet, or in %.0f s\n",
@@ -373,6 +388,7 @@ func (p Plan) manifest(s site) Manifest {
 		GOMAXPROCS: p.Procs,
 		ServerCPU:  p.ServerCPU,
 		ClientCPU:  p.ClientCPU,
+		OneCore:    p.Remote == nil && coreOf(p.ServerCPU) == coreOf(p.ClientCPU),
 		Engines:    map[string]string{},
 		Candidates: p.Candidates,
 		Seed:       p.Seed,

@@ -3,6 +3,7 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -115,24 +116,54 @@ func (p *process) stop() error {
 	return nil
 }
 
+// allowed are the CPUs that this process had when it began; Pin leaves it one.
+var allowed = func() (set unix.CPUSet) {
+	unix.SchedGetaffinity(0, &set)
+	return set
+}()
+
+// apart is a CPU of those for the server, and one for the generator: of another core, or
+// else another of the same core, or else the same.
+func apart(may unix.CPUSet, core func(cpu int) string) (server, generator int) {
+	var all []int
+	for cpu := 0; len(all) < may.Count(); cpu++ {
+		if may.IsSet(cpu) {
+			all = append(all, cpu)
+		}
+	}
+	if len(all) == 0 { // it could not be asked for
+		return 0, 0
+	}
+	for _, cpu := range all[1:] {
+		if core(cpu) != core(all[0]) {
+			return all[0], cpu
+		}
+	}
+	return all[0], all[min(1, len(all)-1)]
+}
+
+// coreOf tells the core of a CPU, by all that are of it.
+func coreOf(cpu int) string {
+	own := strconv.Itoa(cpu)
+	return cmp.Or(firstLine("/sys/devices/system/cpu/cpu"+own+"/topology/thread_siblings_list"), own)
+}
+
 // startOn starts cmd pinned to one CPU, or to none if that is negative: a new
 // process takes over the affinity of the thread that makes it.
 func startOn(cmd *exec.Cmd, cpu int) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	var before, only unix.CPUSet
+	var before unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &before); err != nil {
 		return err
 	}
+	only := allowed
 	if cpu >= 0 {
+		only.Zero()
 		only.Set(cpu)
-	} else {
-		for i := range runtime.NumCPU() {
-			only.Set(i)
-		}
 	}
 	if err := unix.SchedSetaffinity(0, &only); err != nil {
-		return fmt.Errorf("cannot pin the server to CPU %d: %w", cpu, err)
+		return fmt.Errorf("the server cannot be pinned to CPU %d: %w; taskset -p %d tells which it may have", cpu, err, os.Getpid())
 	}
 	defer unix.SchedSetaffinity(0, &before)
 	// A ^C is for this process, which then drops the sample and ends the server.
@@ -153,7 +184,7 @@ func Pin(cpu int) error {
 		for _, t := range threads {
 			id, _ := strconv.Atoi(t.Name())
 			if err := unix.SchedSetaffinity(id, &only); err != nil && err != unix.ESRCH {
-				return fmt.Errorf("cannot pin to CPU %d: %w", cpu, err)
+				return fmt.Errorf("the generator cannot be pinned to CPU %d: %w; taskset -p %d tells which it may have", cpu, err, os.Getpid())
 			}
 		}
 	}

@@ -7,7 +7,10 @@ import "time"
 // time to wait for all that it owes. What is beyond it is not sent, and counted.
 func (w Workload) backlog() int {
 	largest := int64(1)
-	for i := range min(20, w.Connections) {
+	if w.Kind == Custom { // of which sizes are drawn, so many messages are of the mean
+		largest = max(largest, int64(w.Spec.Request.mean(&requestBytes)+w.Spec.Response.mean(&responseBytes)))
+	}
+	for i := range w.row() {
 		largest = max(largest, w.size(i))
 	}
 	return int(max(min(1<<20, 256<<20/largest), 4*int64(w.Connections)))

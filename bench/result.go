@@ -247,6 +247,8 @@ type Manifest struct {
 	// ServerCPU and ClientCPU are where server and generator were pinned.
 	ServerCPU int `json:"server_cpu"`
 	ClientCPU int `json:"generator_cpu"`
+	// OneCore says that both were on one core, whose parts slow each other down.
+	OneCore bool `json:"one_core,omitempty"`
 	// Engines is how each engine describes itself.
 	Engines map[string]string `json:"engines"`
 	// Candidates are the plan's, in its order.

@@ -8,6 +8,10 @@ import (
 	"couplet/poetry"
 )
 
+// poemBytes is how long the poem of w is: a minute or so of the largest chunks, and hours
+// of the usual ones. All connections share its memory.
+func (w Workload) poemBytes() int { return max(1<<20, 512*w.Size) }
+
 // Serve makes e serve w on a free port of 127.0.0.1. w must come from
 // WithDefaults.
 func Serve(e couplet.Engine, w Workload) (couplet.Listener, error) {
@@ -19,7 +23,7 @@ func ServeAt(e couplet.Engine, w Workload, address string) (couplet.Listener, er
 	var f couplet.Factory = poetry.Echo{}
 	switch w.Kind {
 	case Poems:
-		text := make([]byte, 1<<20)
+		text := make([]byte, w.poemBytes())
 		for i := 0; i < len(text); {
 			i += copy(text[i:], at(int64(i), span))
 		}

@@ -29,8 +29,9 @@ const (
 	// that was received is the unit.
 	Broadcast Kind = "broadcast"
 	// Mixed is Echo with small, middling and large messages side by side: of
-	// twenty connections one sends 64 KiB at a time, five send 4 KiB, and the
-	// others Size bytes.
+	// twenty messages in a row one has 64 KiB, five have 4 KiB, and the others Size
+	// bytes. Each connection begins elsewhere in that row. So a server that has the
+	// large wait serves no more of the small, and all have the same to do.
 	Mixed Kind = "mixed"
 	// Idle has every connection echo one message and then do nothing. It gives
 	// BytesPerConn and no times.
@@ -151,7 +152,29 @@ func (w Workload) checkCustom() error {
 	return w.Spec.check()
 }
 
-// size is the bytes of connection i's messages.
+// row is how many messages of different sizes there are before they repeat.
+func (w Workload) row() int {
+	if w.Kind == Mixed {
+		return 20
+	}
+	return 1
+}
+
+// periods are where the messages of a row end, for connections that begin with its first,
+// its second and so on.
+func (w Workload) periods() [][]int64 {
+	all := make([][]int64, w.row())
+	for first := range all {
+		end := int64(0)
+		for i := range all {
+			end += w.size((first + i) % len(all))
+			all[first] = append(all[first], end)
+		}
+	}
+	return all
+}
+
+// size is the bytes of message i of a row.
 func (w Workload) size(i int) int64 {
 	switch {
 	case w.Kind != Mixed:
@@ -190,7 +213,7 @@ func (w Workload) String() string {
 		if w.Rate > 0 {
 			at = w.pace()
 		}
-		return fmt.Sprintf("mixed %d x %s, 4 KiB and 64 KiB, %s", w.Connections, bytesText(int64(w.Size)), at)
+		return fmt.Sprintf("mixed %d x %s to 64 KiB, %s", w.Connections, bytesText(int64(w.Size)), at)
 	case Stream:
 		return fmt.Sprintf("stream %s to %d", bytesText(w.Total), w.Connections)
 	case Poems:

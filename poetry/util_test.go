@@ -74,14 +74,16 @@ func serve(t *testing.T, e couplet.Engine, network string, f couplet.Factory, op
 	return poetry.AddrOf(l.Addr())
 }
 
-// refused is an address where nobody listens.
+// refused is an address where nobody listens, nor can another program's test meanwhile: it
+// is that of a client.
 func refused(t *testing.T) poetry.Addr {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	return poetry.AddrOf(l.Addr())
+	c := dial(t, poetry.AddrOf(l.Addr()))
+	return poetry.AddrOf(c.LocalAddr())
 }
 
 // dial is a blocking client's connection.

@@ -50,8 +50,8 @@ func (d *driver) cancelled(k key, e *ring.CQE) {
 }
 
 // unwanted reports whether an operation is in flight that a close waits for. Receives that
-// are interrupted for other reasons are multishot, which the kernel always finds, or there is
-// something for them; and they are interrupted time and again.
+// are interrupted otherwise are multishot, which the kernel always finds, or there is
+// something for them; and each may be interrupted more than once.
 func (d *driver) unwanted(k key) bool {
 	switch k.kind() {
 	case acceptOp:

@@ -31,6 +31,8 @@ type benchmark struct {
 	json, html                string
 	peersDir                  string
 	remote, token             string
+
+	until time.Time // from then on no round is begun; zero before the first sample
 }
 
 func newBench(c *common) *cobra.Command {
@@ -239,6 +241,9 @@ func (b *benchmark) plan(cmd *cobra.Command) (bench.Plan, error) {
 		if w.Rate > 0 && w.Depth > 1 {
 			return p, fmt.Errorf("--workload %s: a rate sends by the clock, so there is no depth beside it; use one of them", name)
 		}
+		if slices.ContainsFunc(p.Workloads, func(o bench.Workload) bool { return o.String() == w.String() }) {
+			return p, fmt.Errorf("--workload %s: %s is measured already; name it once", name, w)
+		}
 		p.Workloads = append(p.Workloads, w)
 	}
 	if len(b.workloads) == 0 {
@@ -333,6 +338,7 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 		if len(missing) > 0 {
 			return fmt.Errorf("%s cannot be measured: %s; or leave it out", missing[0].Candidate, oneLine(missing[0].Why))
 		}
+		b.until = time.Now().Add(most - lastRound)
 		if !b.quiet {
 			fmt.Fprintf(b.stderr, "couplet: %s, which should take about %s, and at most %s\n", plural(samples, "sample"), roundly(takes), roundly(most))
 			for _, name := range p.Candidates {

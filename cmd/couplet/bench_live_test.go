@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -147,7 +148,7 @@ func TestARunHasALimit(t *testing.T) {
 		if p.Retries == 0 {
 			again = 0
 		}
-		if most != c.limit || takes+again+lastRound > most || p.Until.IsZero() {
+		if most != c.limit || takes+again+lastRound > most || p.Late() {
 			t.Errorf("%v: %v and %v again, of at most %v", c.args, takes, again, most)
 		}
 		if off := takes - c.about; off.Abs() > c.about/10 {
@@ -158,6 +159,47 @@ func TestARunHasALimit(t *testing.T) {
 			if round := time.Duration(len(p.Candidates)) * p.SampleTakes(w); round > lastRound {
 				t.Errorf("%v: a round of %v takes %v", c.args, w, round)
 			}
+		}
+	}
+}
+
+// A run that was asked for a little less than its limit lost its last rounds, all the more
+// when peers were to be built first.
+func TestNoRoundIsTooLateInARunOfAnyLength(t *testing.T) {
+	for rounds := 1; rounds <= 40; rounds++ {
+		for _, flags := range [][]string{{"--quick"}, {"--quick", "--peers", "gnet,net"}, {"--workload", "echo"}, nil} {
+			b := &benchmark{common: &common{}}
+			cmd := newBenchOf(b)
+			if err := cmd.ParseFlags(append(flags, "--rounds", fmt.Sprint(rounds))); err != nil {
+				t.Fatal(err)
+			}
+			p, err := b.plan(cmd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			takes, most, _ := b.limit(&p)
+			plans := b.course(p)
+			last := plans[len(plans)-1]
+			begins := takes - time.Duration(len(last.Candidates))*last.SampleTakes(last.Workloads[len(last.Workloads)-1])
+			if begins > most-lastRound {
+				t.Errorf("%v, %d rounds: the last begins after %v, and none after %v", flags, rounds, begins, most-lastRound)
+			}
+			if p.Late() {
+				t.Errorf("%v, %d rounds: the time is over before the first sample", flags, rounds)
+			}
+		}
+	}
+}
+
+// At a low rate two shares of it are the same when rounded, and were measured twice.
+func TestASweepMeasuresNoRateTwice(t *testing.T) {
+	for rate := 1.; rate < 1e6; rate = rate*1.3 + 1 {
+		last := 0.
+		for _, w := range sweep(bench.Plan{Candidates: []string{"uring", "epoll"}}, bench.Workload{}, rate).Workloads {
+			if w.Rate <= last {
+				t.Errorf("of %v: %v comes after %v", rate, w.Rate, last)
+			}
+			last = w.Rate
 		}
 	}
 }

@@ -11,8 +11,9 @@ import (
 // What a run may take: the time that the defaults are chosen for. It is kept by
 // construction: what samples are taken again for has the half of what the plans
 // leave of it, and no round is begun when it is nearly over. A run that was asked
-// for so much that this leaves it no quarter has half as long again as it should
-// take.
+// for so much that this leaves it no quarter, or begins its last round too late, has half
+// as long again as it should take, or a quarter until that round. The time counts from the first
+// sample on: to build the peers takes what it takes.
 const (
 	runLimit   = 10 * time.Minute
 	quickLimit = time.Minute
@@ -33,19 +34,22 @@ func (b *benchmark) course(p bench.Plan) []bench.Plan {
 // limit gives p its share of the time that a run may take, and returns what the
 // run should take, and at most.
 func (b *benchmark) limit(p *bench.Plan) (takes, most time.Duration, samples int) {
+	var begins time.Duration // the last round
 	for _, plan := range b.course(*p) {
 		t, n := plan.Takes()
 		takes, samples = takes+t, samples+n
+		last := plan.Workloads[len(plan.Workloads)-1]
+		begins = takes - time.Duration(len(plan.Candidates))*plan.SampleTakes(last)
 	}
 	most = runLimit
 	if b.quick {
 		most = quickLimit
 	}
-	if takes+takes/4 > most {
-		most = takes + takes/2
+	if max(takes+takes/4, begins+lastRound) > most {
+		most = max(takes+takes/2, begins+takes/4+lastRound)
 	}
 	p.Spare = max(0, most-lastRound-takes) / 2
-	p.Until = time.Now().Add(most - lastRound)
+	p.Late = func() bool { return !b.until.IsZero() && time.Now().After(b.until) }
 	return takes, most, samples
 }
 
@@ -64,7 +68,7 @@ func sweep(p bench.Plan, w bench.Workload, rate float64) bench.Plan {
 	for _, share := range []float64{.1, .25, .5, .65, .8, .9, 1, 1.2, 2} {
 		at := w
 		at.Rate = math.Round(share*rate/100) * 100
-		if at.Rate > 0 {
+		if n := len(p.Workloads); at.Rate > 0 && (n == 0 || p.Workloads[n-1].Rate < at.Rate) {
 			p.Workloads = append(p.Workloads, at)
 		}
 	}

@@ -135,6 +135,10 @@ lifetime: {requests: 5}
 		if s.Units < 1 || float64(s.Bytes) < s.Units*(20+512) || len(s.Errors) > 0 {
 			t.Errorf("a sample: %+v", s)
 		}
+		// Of a goroutine's calls it counted some and not the waits, beside all of epoll's.
+		if counted := s.Candidate == "epoll"; counted != (s.Crossings > 0) || counted != (s.Batch > 0) {
+			t.Errorf("%s: %v calls a message, %v events a turn", s.Candidate, s.Crossings, s.Batch)
+		}
 	}
 	html, err := os.ReadFile(page)
 	if err != nil {

@@ -130,6 +130,8 @@ func TestBadInput(t *testing.T) {
 		{"bench --engines turbo", []string{`no engine "turbo"`, "uring", "epoll", "gnet"}},
 		{"bench --engines=", []string{`--engines is ""`, "uring,epoll"}},
 		{"bench --engines uring,uring", []string{"twice", "uring/2"}},
+		{"bench --workload echo,pipelined --depth 16", []string{"--workload pipelined", "measured already", "name it once"}},
+		{"bench --engines epoll,goroutine --workload slow-poems --size 65521 --duration 1m", []string{"over after 51", "smaller chunks", "shorter duration"}},
 		{"bench --peers gnet --workload " + load, []string{"gnet does not serve load, 64 connections, #", "leave it out", "such as echo"}},
 		{"bench --peers netpoll --workload slow-poems,broadcast", []string{"netpoll does not serve poems 1000 x 10 B", "broadcast 64 x 64 B", "leave it out"}},
 		{"bench --engines uring,epoll,uring-x2 --workload broadcast", []string{"uring-x2 does not serve broadcast", "leave it out"}},
