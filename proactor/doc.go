@@ -20,9 +20,10 @@
 //   - A connection's operations (at most one each of receive or poll for data, read, watch,
 //     send, room, connect) are in conn.inFlight from the entry that starts them to their last completion,
 //     the one without CQEFMore. The descriptor is closed only when that is
-//     empty, after everything was cancelled; only then is Closed reported and
-//     the slot given on.
-//   - user_data is kind, generation, slot, and never an address. A completion
+//     empty, after everything was cancelled, and once more where the kernel did not find it;
+//     only then is Closed reported and the slot given on.
+//   - user_data is kind, generation, slot, and never an address; that of a cancellation is
+//     its operation's, with one bit more. A completion
 //     whose generation does not fit is counted and dropped, but the buffer it
 //     carries goes back to the ring. A descriptor is in none of these: a listener is
 //     known until the last completion of its accept.

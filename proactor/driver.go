@@ -97,7 +97,7 @@ type driver struct {
 	memory    loop.Memory // what that is received into
 	reading   int         // how much of it is the kernel's; 0: no such receive is in flight
 
-	renewed []key // operations to be armed anew once everything is reaped
+	renewed []key // operations to be armed anew, or cancelled, once everything is reaped
 
 	gathers  []*gather // of sends queued since the last enter
 	gathered int       // how many of them are in use

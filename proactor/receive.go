@@ -128,8 +128,8 @@ func (d *driver) armWatch(s *conn) {
 
 // renew has receives that still wait, though the end is there, look again: once
 // cancelled they are armed anew. Each time they get further, if not to the end. And it
-// arms the polls that go on, and repeats cancellations that missed. Had it been done while completions were reaped, a
-// queue that overflows would end each of them again.
+// arms the polls that go on, and repeats the cancellations that missed. Had it been done
+// while completions were reaped, a queue that overflows would end each of them again.
 func (d *driver) renew() {
 	for _, k := range d.renewed {
 		if k&cancellation != 0 {
