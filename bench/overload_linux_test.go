@@ -74,6 +74,7 @@ func TestTheLimitOfWhatIsInFlight(t *testing.T) {
 		4 * 10:  {Kind: Echo, Connections: 10, Size: 1 << 24},
 		4 * 64:  {Kind: Custom, Connections: 64, Spec: &Spec{Request: Dist{Constant: 1 << 20}, Response: Dist{Min: 1 << 20, Max: 3 << 20}}},
 		1 << 10: {Kind: Custom, Connections: 64, Spec: &Spec{Request: Dist{Constant: 1 << 17}, Response: Dist{Min: 1, Max: 1<<18 - 1}}},
+		1 << 13: {Kind: Custom, Connections: 64, Spec: &Spec{Request: Dist{Constant: 1 << 13}, Ratio: 3}},
 	} {
 		if got := w.backlog(); got != want {
 			t.Errorf("%v: %d, want %d", w, got, want)

@@ -24,7 +24,7 @@ for part in ${*:-table steered nets loops evenness ladder report}; do
       trap 'echo "$was" > $mask' EXIT
       echo 2 > $mask # the generator's CPU
       "$run" --workload slow-poems --connections 10000 --candidates uring,epoll,net,c-uring,c-epoll \
-        --baseline net --rounds 9 --duration 500ms 2>/dev/null > bench/results-steered.txt
+        --server-cpu 0 --generator-cpu 1 --baseline net --rounds 9 --duration 500ms 2>/dev/null > bench/results-steered.txt
     )
     ;;
   loops)

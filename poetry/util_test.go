@@ -75,14 +75,18 @@ func serve(t *testing.T, e couplet.Engine, network string, f couplet.Factory, op
 }
 
 // refused is an address where nobody listens, nor can another program's test meanwhile: it
-// is that of a client.
+// is that of a client, whose connection lasts as long as the test.
 func refused(t *testing.T) poetry.Addr {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
 	c := dial(t, poetry.AddrOf(l.Addr()))
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { accepted.Close(); l.Close() })
 	return poetry.AddrOf(c.LocalAddr())
 }
 

@@ -38,8 +38,9 @@ func (b *benchmark) limit(p *bench.Plan) (takes, most time.Duration, samples int
 	for _, plan := range b.course(*p) {
 		t, n := plan.Takes()
 		takes, samples = takes+t, samples+n
-		last := plan.Workloads[len(plan.Workloads)-1]
-		begins = takes - time.Duration(len(plan.Candidates))*plan.SampleTakes(last)
+		plan.Workloads, plan.Rounds, plan.Audit = plan.Workloads[len(plan.Workloads)-1:], 1, false
+		round, _ := plan.Takes()
+		begins = takes - round
 	}
 	most = runLimit
 	if b.quick {
