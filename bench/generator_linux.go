@@ -622,7 +622,7 @@ func (c *client) end(k int64) int64 {
 func (g *generator) allow(i, n int, now time.Duration) {
 	c := &g.conns[i]
 	due := c.messages(c.due)
-	for int(due-c.messages(c.received))+n > len(c.times) {
+	for flying := int(due - c.messages(c.received)); flying+n > len(c.times); {
 		c.grow()
 	}
 	for k := range n {
@@ -638,7 +638,7 @@ func (g *generator) allow(i, n int, now time.Duration) {
 // grow makes room to remember twice as many messages in flight.
 func (c *client) grow() {
 	more := make([]time.Duration, 2*len(c.times))
-	for k := c.messages(c.received); k < c.messages(c.due); k++ {
+	for k, end := c.messages(c.received), c.messages(c.due); k < end; k++ {
 		more[int(k)%len(more)] = c.times[int(k)%len(c.times)]
 	}
 	c.times = more
@@ -733,7 +733,7 @@ func (g *generator) gotPoem(_ int, c *client, n int) {
 	if g.came > 0 {
 		now = min(now, g.came-g.since)
 	}
-	for k := done; k < c.messages(c.received); k++ {
+	for k, end := done, c.messages(c.received); k < end; k++ {
 		began := now - time.Duration(k)*g.w.Delay
 		if k == 0 || began < c.anchor {
 			c.anchor = began

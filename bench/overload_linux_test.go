@@ -70,7 +70,7 @@ func TestAnOpenLoopOwesNoMoreThanItsLimit(t *testing.T) {
 func TestTheLimitOfWhatIsInFlight(t *testing.T) {
 	for want, w := range map[int]Workload{
 		1 << 20: {Kind: Echo, Connections: 64, Size: 64},
-		1 << 12: {Kind: Mixed, Connections: 64, Size: 64}, // a connection of it sends 64 KiB
+		1 << 12: {Kind: Mixed, Connections: 64, Size: 64}, // of which each twentieth has 64 KiB
 		4 * 10:  {Kind: Echo, Connections: 10, Size: 1 << 24},
 		4 * 64:  {Kind: Custom, Connections: 64, Spec: &Spec{Request: Dist{Constant: 1 << 20}, Response: Dist{Min: 1 << 20, Max: 3 << 20}}},
 		1 << 10: {Kind: Custom, Connections: 64, Spec: &Spec{Request: Dist{Constant: 1 << 17}, Response: Dist{Min: 1, Max: 1<<18 - 1}}},

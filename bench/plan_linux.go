@@ -106,7 +106,7 @@ func (p Plan) withDefaults() (Plan, error) {
 			return p, fmt.Errorf("a sample of %v and %v of warm-up is too long for the agent, which lets a server live for %v; take shorter ones", p.Duration, p.Warm, most)
 		}
 	}
-	switch server, generator := apart(allowed, coreOf); {
+	switch server, generator := places(); {
 	case p.Remote != nil && p.ServerCPU == generator: // it may be this machine
 		p.ClientCPU = server
 	case p.Remote != nil:
@@ -120,9 +120,10 @@ func (p Plan) withDefaults() (Plan, error) {
 		if err != nil {
 			return p, err
 		}
-		if chunks := (p.Warm+p.Duration+beforePoems)/max(w.Delay, 1) + 1; w.Kind == Poems && int64(chunks)*int64(w.Size) > int64(w.poemBytes()) {
-			return p, fmt.Errorf("%s is over after %v, and has to last for %v; take smaller chunks or a shorter duration",
-				w, time.Duration(w.poemBytes()/w.Size)*w.Delay, p.Warm+p.Duration+beforePoems)
+		if w.Kind == Poems {
+			if lasts, want := w.poemLasts(), p.Warm+p.Duration+beforePoems; lasts <= want {
+				return p, fmt.Errorf("%s is over after %v, and has to last for %v; take smaller chunks or a shorter duration", w, lasts, want)
+			}
 		}
 		p.Workloads[i] = w
 	}

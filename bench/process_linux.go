@@ -122,7 +122,10 @@ var allowed = func() (set unix.CPUSet) {
 	return set
 }()
 
-// apart is a CPU of those for the server, and one for the generator: of another core, or
+// places are where the server and the generator are pinned if nobody says where.
+var places = sync.OnceValues(func() (server, generator int) { return apart(allowed, coreOf) })
+
+// apart is a CPU of those that may be had for the server, and one for the generator: of another core, or
 // else another of the same core, or else the same.
 func apart(may unix.CPUSet, core func(cpu int) string) (server, generator int) {
 	var all []int

@@ -8,11 +8,8 @@ import "time"
 func (w Workload) backlog() int {
 	largest := int64(1)
 	if w.Kind == Custom { // of which sizes are drawn, so many messages are of the mean
-		request, response := w.Spec.Request.mean(&requestBytes), w.Spec.Response.mean(&responseBytes)
-		if w.Spec.Ratio > 0 {
-			response = min(w.Spec.Ratio*request, float64(responseBytes.most))
-		}
-		largest = max(largest, int64(request+response))
+		request := int64(w.Spec.Request.mean(&requestBytes))
+		largest = request + w.Spec.response(request, int64(w.Spec.Response.mean(&responseBytes)))
 	}
 	for i := range w.row() {
 		largest = max(largest, w.size(i))

@@ -3,6 +3,7 @@ package bench
 import (
 	"net"
 	"sync"
+	"time"
 
 	"couplet"
 	"couplet/poetry"
@@ -11,6 +12,9 @@ import (
 // poemBytes is how long the poem of w is: a minute or so of the largest chunks, and hours
 // of the usual ones. All connections share its memory.
 func (w Workload) poemBytes() int { return max(1<<20, 512*w.Size) }
+
+// poemLasts is how long it takes to recite it.
+func (w Workload) poemLasts() time.Duration { return time.Duration(w.poemBytes()/w.Size) * w.Delay }
 
 // Serve makes e serve w on a free port of 127.0.0.1. w must come from
 // WithDefaults.

@@ -83,7 +83,7 @@ func TestPoemsLastAsLongAsTheirSamples(t *testing.T) {
 			t.Errorf("%d bytes for %v: %v", c.size, c.duration, err)
 			continue
 		}
-		if w := p.Workloads; err == nil && time.Duration(w[0].poemBytes()/c.size)*w[0].Delay < p.Warm+p.Duration+beforePoems {
+		if w := p.Workloads; err == nil && w[0].poemLasts() < p.Warm+p.Duration+beforePoems {
 			t.Errorf("%d bytes for %v: the poem has only %d", c.size, c.duration, w[0].poemBytes())
 		}
 	}

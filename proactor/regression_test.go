@@ -24,6 +24,20 @@ import (
 	"couplet/proactor"
 )
 
+// onTiers runs f with an engine of each tier, which f shuts down.
+func onTiers(t *testing.T, config couplet.Config, f func(t *testing.T, e couplet.Engine)) {
+	for _, tier := range tiers {
+		t.Run(tier.features.Tier(), func(t *testing.T) {
+			config.Features = tier.features
+			e, err := proactor.New(config)
+			if err != nil {
+				t.Skip(err)
+			}
+			f(t, e)
+		})
+	}
+}
+
 // late reads nothing until it is told to.
 type late struct {
 	made chan couplet.Handle
@@ -90,60 +104,54 @@ func (p stays) ConnectionLost(_ couplet.Transport, _ error) {}
 // reaped, and overflowed the queue again. The loop never came out of that.
 func TestWatchesThatOverflowTheQueueEndedOneAnother(t *testing.T) {
 	const n = 8
-	for _, tier := range tiers {
-		t.Run(tier.features.Tier(), func(t *testing.T) {
-			e, err := proactor.New(couplet.Config{Features: tier.features, RingEntries: 1, CompletionEntries: 1})
-			if err != nil {
-				t.Skip(err)
-			}
-			defer func() {
-				ctx, cancel := context.WithCancel(t.Context())
-				cancel()
-				e.Shutdown(ctx)
-			}()
-			p := stays{make(chan couplet.Handle, n), make(chan couplet.Handle, n)}
-			l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return p }))
+	onTiers(t, couplet.Config{RingEntries: 1, CompletionEntries: 1}, func(t *testing.T, e couplet.Engine) {
+		defer func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			e.Shutdown(ctx)
+		}()
+		p := stays{make(chan couplet.Handle, n), make(chan couplet.Handle, n)}
+		l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return p }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var peers []*net.TCPConn
+		for range n {
+			c, err := net.Dial("tcp4", l.Addr().String())
 			if err != nil {
 				t.Fatal(err)
 			}
-			var peers []*net.TCPConn
-			for range n {
-				c, err := net.Dial("tcp4", l.Addr().String())
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer c.Close()
-				peers = append(peers, c.(*net.TCPConn))
-				<-p.made
-			}
-			held, closed := make(chan bool), make(chan bool)
-			e.Loops()[0].Post(func() { held <- true; <-closed })
-			<-held
-			for _, c := range peers {
-				c.CloseWrite()
-			}
-			close(closed)
-			deadline := time.After(20 * time.Second)
-			for range n {
-				select {
-				case <-p.readClosed:
-				case <-deadline:
-					t.Fatalf("a peer's end is not told: %+v", e.Stats())
-				}
-			}
-			passed := make(chan bool)
-			before := e.Stats().Turns
-			e.Loops()[0].Post(func() { e.Loops()[0].AfterFunc(50*time.Millisecond, func() { close(passed) }) })
+			defer c.Close()
+			peers = append(peers, c.(*net.TCPConn))
+			<-p.made
+		}
+		held, closed := make(chan bool), make(chan bool)
+		e.Loops()[0].Post(func() { held <- true; <-closed })
+		<-held
+		for _, c := range peers {
+			c.CloseWrite()
+		}
+		close(closed)
+		deadline := time.After(20 * time.Second)
+		for range n {
 			select {
-			case <-passed:
+			case <-p.readClosed:
 			case <-deadline:
-				t.Fatalf("the loop does not come back: %+v", e.Stats())
+				t.Fatalf("a peer's end is not told: %+v", e.Stats())
 			}
-			if turns := e.Stats().Turns - before; turns > 1000 {
-				t.Errorf("the loop made %d turns in 50 ms", turns)
-			}
-		})
-	}
+		}
+		passed := make(chan bool)
+		before := e.Stats().Turns
+		e.Loops()[0].Post(func() { e.Loops()[0].AfterFunc(50*time.Millisecond, func() { close(passed) }) })
+		select {
+		case <-passed:
+		case <-deadline:
+			t.Fatalf("the loop does not come back: %+v", e.Stats())
+		}
+		if turns := e.Stats().Turns - before; turns > 1000 {
+			t.Errorf("the loop made %d turns in 50 ms", turns)
+		}
+	})
 }
 
 // half is late that goes on after its peer's FIN.
@@ -157,40 +165,34 @@ func (p *half) ReadClosed(couplet.Transport) { close(p.ended) }
 // TestAResetBehindAnEndThatWasLost has the watch find an end that the receive had lost:
 // from then on another one must look out for a reset.
 func TestAResetBehindAnEndThatWasLost(t *testing.T) {
-	for _, tier := range tiers {
-		t.Run(tier.features.Tier(), func(t *testing.T) {
-			e, err := proactor.New(couplet.Config{Features: tier.features, RingBuffers: 64, RingBufferSize: 1024})
-			if err != nil {
-				t.Skip(err)
+	onTiers(t, couplet.Config{RingBuffers: 64, RingBufferSize: 1024}, func(t *testing.T, e couplet.Engine) {
+		defer e.Shutdown(t.Context())
+		p := &half{late{made: make(chan couplet.Handle, 1), lost: make(chan error, 1)}, make(chan struct{})}
+		_, c := testpeer.Dial(t, e, "tcp4", p)
+		defer c.Close()
+		h := <-p.made
+		if _, err := c.Write(make([]byte, 45<<10)); err != nil {
+			t.Fatal(err)
+		}
+		c.(*net.TCPConn).CloseWrite()
+		h.Post(func(t couplet.Transport) { t.ResumeReading() })
+		select {
+		case <-p.ended:
+		case <-time.After(10 * time.Second):
+			t.Fatal("no end of the stream")
+		}
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+		select {
+		case why := <-p.lost:
+			if !errors.Is(why, syscall.ECONNRESET) {
+				t.Errorf("the reason is %v", why)
 			}
-			defer e.Shutdown(t.Context())
-			p := &half{late{made: make(chan couplet.Handle, 1), lost: make(chan error, 1)}, make(chan struct{})}
-			_, c := testpeer.Dial(t, e, "tcp4", p)
-			defer c.Close()
-			h := <-p.made
-			if _, err := c.Write(make([]byte, 45<<10)); err != nil {
-				t.Fatal(err)
-			}
-			c.(*net.TCPConn).CloseWrite()
-			h.Post(func(t couplet.Transport) { t.ResumeReading() })
-			select {
-			case <-p.ended:
-			case <-time.After(10 * time.Second):
-				t.Fatal("no end of the stream")
-			}
-			c.(*net.TCPConn).SetLinger(0)
-			c.Close()
-			select {
-			case why := <-p.lost:
-				if !errors.Is(why, syscall.ECONNRESET) {
-					t.Errorf("the reason is %v", why)
-				}
-			case <-time.After(10 * time.Second):
-				t.Error("the reset was not told")
-				h.Abort()
-			}
-		})
-	}
+		case <-time.After(10 * time.Second):
+			t.Error("the reset was not told")
+			h.Abort()
+		}
+	})
 }
 
 // answers writes a lot to whoever connects.
@@ -260,36 +262,30 @@ func TestASendBehindThePeersEndSpun(t *testing.T) {
 // With a limit connections are accepted one at a time, and none beyond it; what a trace
 // called a multishot accept was a single one, and a cancel of one that was over followed.
 func TestALimitIsKeptByOneAcceptAtATime(t *testing.T) {
-	for _, tier := range tiers {
-		t.Run(tier.features.Tier(), func(t *testing.T) {
-			e, err := proactor.New(couplet.Config{Features: tier.features})
-			if err != nil {
-				t.Skip(err)
-			}
-			defer e.Shutdown(t.Context())
-			var asked []string
-			e.Loops()[0].(*loop.Loop).TraceTo(func(_ time.Time, layer, what string, _ int, _ string) {
-				if layer == string(loop.Entry) && (strings.HasPrefix(what, "accept") || what == "cancel") {
-					asked = append(asked, what)
-				}
-			})
-			p := &late{made: make(chan couplet.Handle, 1), lost: make(chan error, 1)}
-			_, c := testpeer.Dial(t, e, "tcp4", p, couplet.MaxConns(1))
-			defer c.Close()
-			h := <-p.made
-			traced := make(chan []string, 1)
-			h.Post(func(couplet.Transport) { traced <- slices.Clone(asked) })
-			if got := <-traced; !slices.Equal(got, []string{"accept"}) {
-				t.Errorf("the kernel was asked to %q", got)
-			}
-			h.Abort()
-			<-p.lost
-			e.Loops()[0].Post(func() { e.Loops()[0].Post(func() { traced <- asked }) })
-			if got := <-traced; !slices.Equal(got, []string{"accept", "accept"}) {
-				t.Errorf("with a place again, the kernel was asked to %q", got)
+	onTiers(t, couplet.Config{}, func(t *testing.T, e couplet.Engine) {
+		defer e.Shutdown(t.Context())
+		var asked []string
+		e.Loops()[0].(*loop.Loop).TraceTo(func(_ time.Time, layer, what string, _ int, _ string) {
+			if layer == string(loop.Entry) && (strings.HasPrefix(what, "accept") || what == "cancel") {
+				asked = append(asked, what)
 			}
 		})
-	}
+		p := &late{made: make(chan couplet.Handle, 1), lost: make(chan error, 1)}
+		_, c := testpeer.Dial(t, e, "tcp4", p, couplet.MaxConns(1))
+		defer c.Close()
+		h := <-p.made
+		traced := make(chan []string, 1)
+		h.Post(func(couplet.Transport) { traced <- slices.Clone(asked) })
+		if got := <-traced; !slices.Equal(got, []string{"accept"}) {
+			t.Errorf("the kernel was asked to %q", got)
+		}
+		h.Abort()
+		<-p.lost
+		e.Loops()[0].Post(func() { e.Loops()[0].Post(func() { traced <- asked }) })
+		if got := <-traced; !slices.Equal(got, []string{"accept", "accept"}) {
+			t.Errorf("with a place again, the kernel was asked to %q", got)
+		}
+	})
 }
 
 // ends ends its goroutine, and so its engine.
@@ -302,40 +298,34 @@ func (ends) ConnectionLost(couplet.Transport, error) {}
 // Of several connections accepted in one batch those behind the one with which the
 // engine failed were left open, in nobody's hands.
 func TestAnEngineThatFailsLeftAcceptedConnectionsOpen(t *testing.T) {
-	for _, tier := range tiers {
-		t.Run(tier.features.Tier(), func(t *testing.T) {
-			e, err := proactor.New(couplet.Config{Features: tier.features})
-			if err != nil {
-				t.Skip(err)
-			}
-			l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return ends{} }))
+	onTiers(t, couplet.Config{}, func(t *testing.T, e couplet.Engine) {
+		l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return ends{} }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		held, on := make(chan struct{}), make(chan struct{})
+		e.Loops()[0].Post(func() { // and by now it accepts
+			e.Loops()[0].Post(func() { close(held); <-on })
+		})
+		<-held
+		var all []net.Conn
+		for range 5 {
+			c, err := net.Dial("tcp4", l.Addr().String())
 			if err != nil {
 				t.Fatal(err)
 			}
-			held, on := make(chan struct{}), make(chan struct{})
-			e.Loops()[0].Post(func() { // and by now it accepts
-				e.Loops()[0].Post(func() { close(held); <-on })
-			})
-			<-held
-			var all []net.Conn
-			for range 5 {
-				c, err := net.Dial("tcp4", l.Addr().String())
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer c.Close()
-				all = append(all, c)
+			defer c.Close()
+			all = append(all, c)
+		}
+		close(on)
+		<-e.Done()
+		for i, c := range all {
+			c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("connection %d: %v", i, err)
 			}
-			close(on)
-			<-e.Done()
-			for i, c := range all {
-				c.SetReadDeadline(time.Now().Add(10 * time.Second))
-				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
-					t.Errorf("connection %d: %v", i, err)
-				}
-			}
-		})
-	}
+		}
+	})
 }
 
 // An accept goes on until the ring is closed: who came while the engine was failing was
@@ -416,49 +406,43 @@ func TestAUnixHeirThatWasShutDownSpun(t *testing.T) {
 // who had spoken was taken for idle.
 func TestWhoHadSpokenWasIdleBehindAFullQueue(t *testing.T) {
 	const n, limit = 16, time.Second
-	for _, tier := range tiers {
-		t.Run(tier.features.Tier(), func(t *testing.T) {
-			t.Parallel()
-			e, err := proactor.New(couplet.Config{Features: tier.features, RingEntries: 4, RingBuffers: 1, RingBufferSize: 1})
-			if err != nil {
-				t.Skip(err)
-			}
-			defer e.Shutdown(context.Background())
-			p := &speaker{made: make(chan struct{}, n), heard: make(chan error, n)}
-			l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return p }), couplet.IdleTimeout(limit))
+	onTiers(t, couplet.Config{RingEntries: 4, RingBuffers: 1, RingBufferSize: 1}, func(t *testing.T, e couplet.Engine) {
+		t.Parallel()
+		defer e.Shutdown(context.Background())
+		p := &speaker{made: make(chan struct{}, n), heard: make(chan error, n)}
+		l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return p }), couplet.IdleTimeout(limit))
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		var peers []net.Conn
+		for range n {
+			c, err := net.Dial("tcp4", l.Addr().String())
 			if err != nil {
 				t.Fatal(err)
 			}
-			began := time.Now()
-			var peers []net.Conn
-			for range n {
-				c, err := net.Dial("tcp4", l.Addr().String())
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer c.Close()
-				peers = append(peers, c)
-				<-p.made
-			}
-			held, on := make(chan struct{}), make(chan struct{})
-			e.Loops()[0].Post(func() { close(held); <-on })
-			<-held
-			for _, c := range peers {
-				c.Write([]byte("x"))
-			}
-			if time.Since(began) > limit/2 {
-				close(on)
-				t.Skip("on this busy machine they may have been idle")
-			}
-			time.Sleep(limit + limit/2) // the loop is held up for so long
+			defer c.Close()
+			peers = append(peers, c)
+			<-p.made
+		}
+		held, on := make(chan struct{}), make(chan struct{})
+		e.Loops()[0].Post(func() { close(held); <-on })
+		<-held
+		for _, c := range peers {
+			c.Write([]byte("x"))
+		}
+		if time.Since(began) > limit/2 {
 			close(on)
-			for range n {
-				if err := <-p.heard; err != nil {
-					t.Errorf("who had spoken was lost: %v", err)
-				}
+			t.Skip("on this busy machine they may have been idle")
+		}
+		time.Sleep(limit + limit/2) // the loop is held up for so long
+		close(on)
+		for range n {
+			if err := <-p.heard; err != nil {
+				t.Errorf("who had spoken was lost: %v", err)
 			}
-		})
-	}
+		}
+	})
 }
 
 // speaker waits for a byte.
@@ -497,26 +481,20 @@ func (p gives) WriteResumed(t couplet.Transport)              { t.Abort() }
 // meanwhile, waits for its turn in the kernel, where no cancellation finds it. One that came
 // with the same call was lost, and the connection went only when its peer took more or went.
 func TestACancellationThatMissedItsSendWasTheLast(t *testing.T) {
-	for _, tier := range tiers {
-		t.Run(tier.features.Tier(), func(t *testing.T) {
-			e, err := proactor.New(couplet.Config{Features: tier.features})
-			if err != nil {
-				t.Skip(err)
+	onTiers(t, couplet.Config{}, func(t *testing.T, e couplet.Engine) {
+		defer e.Shutdown(t.Context())
+		p := gives{make(chan struct{}, 1), make(chan error, 1)}
+		for range 30 {
+			_, c := testpeer.Dial(t, e, "tcp4", p, couplet.SendBuffer(64<<10))
+			c.(*net.TCPConn).SetReadBuffer(128 << 10)
+			<-p.paused
+			io.CopyN(io.Discard, c, loop.MaxSend) // or the reset is faster
+			select {
+			case <-p.lost:
+			case <-time.After(10 * time.Second):
+				t.Errorf("an aborted connection goes on: %+v", e.Stats())
 			}
-			defer e.Shutdown(t.Context())
-			p := gives{make(chan struct{}, 1), make(chan error, 1)}
-			for range 30 {
-				_, c := testpeer.Dial(t, e, "tcp4", p, couplet.SendBuffer(64<<10))
-				c.(*net.TCPConn).SetReadBuffer(128 << 10)
-				<-p.paused
-				io.CopyN(io.Discard, c, loop.MaxSend) // or the reset is faster
-				select {
-				case <-p.lost:
-				case <-time.After(10 * time.Second):
-					t.Errorf("an aborted connection goes on: %+v", e.Stats())
-				}
-				c.Close()
-			}
-		})
-	}
+			c.Close()
+		}
+	})
 }

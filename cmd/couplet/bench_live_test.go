@@ -127,6 +127,21 @@ func TestLiveTableOnASmallTerminal(t *testing.T) {
 	}
 }
 
+// planned is what couplet bench with these flags measures.
+func planned(t *testing.T, flags ...string) (*benchmark, bench.Plan) {
+	t.Helper()
+	b := &benchmark{common: new(common)}
+	cmd := newBenchOf(b)
+	if err := cmd.ParseFlags(flags); err != nil {
+		t.Fatal(err)
+	}
+	p, err := b.plan(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, p
+}
+
 // The defaults keep what they promise: samples, what is taken again and the last
 // round are within ten minutes, or one.
 func TestARunHasALimit(t *testing.T) {
@@ -134,15 +149,7 @@ func TestARunHasALimit(t *testing.T) {
 		args         []string
 		about, limit time.Duration // as the help says
 	}{{nil, 8 * time.Minute, 10 * time.Minute}, {[]string{"--quick"}, 20 * time.Second, time.Minute}} {
-		b := &benchmark{common: &common{}}
-		cmd := newBenchOf(b)
-		if err := cmd.ParseFlags(c.args); err != nil {
-			t.Fatal(err)
-		}
-		p, err := b.plan(cmd)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b, p := planned(t, c.args...)
 		takes, most, _ := b.limit(&p)
 		again := p.Spare
 		if p.Retries == 0 {
@@ -171,15 +178,7 @@ func TestNoRoundIsTooLateInARunOfAnyLength(t *testing.T) {
 			{"--quick"}, {"--quick", "--peers", "gnet,net"}, {"--workload", "echo"}, nil,
 			{"--quick", "--workload", "echo,broadcast", "--peers", "gnet,nbio,netpoll,net,c-uring,c-epoll"}, // of whom three serve broadcast
 		} {
-			b := &benchmark{common: &common{}}
-			cmd := newBenchOf(b)
-			if err := cmd.ParseFlags(append(flags, "--rounds", fmt.Sprint(rounds))); err != nil {
-				t.Fatal(err)
-			}
-			p, err := b.plan(cmd)
-			if err != nil {
-				t.Fatal(err)
-			}
+			b, p := planned(t, append(flags, "--rounds", fmt.Sprint(rounds))...)
 			takes, most, _ := b.limit(&p)
 			plans := b.course(p)
 			p = plans[len(plans)-1]
@@ -217,15 +216,7 @@ func TestASweepMeasuresNoRateTwice(t *testing.T) {
 func TestQuickIsAMinuteForEveryWorkload(t *testing.T) {
 	slow := file(t, "slow.yaml", "request: 200\nresponse: 512\nthink: 10s\n")
 	for _, name := range append(kinds(), slow) {
-		b := &benchmark{common: &common{}}
-		cmd := newBenchOf(b)
-		if err := cmd.ParseFlags([]string{"--quick", "-w", name}); err != nil {
-			t.Fatal(err)
-		}
-		p, err := b.plan(cmd)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b, p := planned(t, "--quick", "-w", name)
 		takes, most, _ := b.limit(&p)
 		round := time.Duration(len(p.Candidates)) * p.SampleTakes(p.Workloads[0])
 		if takes >= time.Minute || most > time.Minute || takes-round > most-lastRound || round > lastRound {

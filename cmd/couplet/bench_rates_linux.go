@@ -12,8 +12,8 @@ import (
 // construction: what samples are taken again for has the half of what the plans
 // leave of it, and no round is begun when it is nearly over. A run that was asked
 // for so much that this leaves it no quarter, or begins its last round too late, has half
-// as long again as it should take, or a quarter until that round. The time counts from the first
-// sample on: to build the peers takes what it takes.
+// as long again as it should take, or a quarter until that round. The time counts from
+// the first sample on: to build the peers takes what it takes.
 const (
 	runLimit   = 10 * time.Minute
 	quickLimit = time.Minute

@@ -63,11 +63,7 @@ func TestBenchMeasuresAndJudges(t *testing.T) {
 // A run without flags is planned to end well before its limit, so that there is time
 // for samples that are taken again, and overloads the pair by 120 % and 200 %.
 func TestTheDefaultRunLeavesTime(t *testing.T) {
-	b := &benchmark{common: new(common)}
-	p, err := b.plan(newBenchOf(b))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b, p := planned(t)
 	takes, most, _ := b.limit(&p)
 	if most != runLimit || takes > 8*time.Minute || p.Spare < 30*time.Second {
 		t.Errorf("it should take %v of %v, and has %v for samples that are taken again", takes, most, p.Spare)
