@@ -84,7 +84,8 @@ func (e *PanicError) Unwrap() error {
 }
 
 // EngineError says that an engine or one of its loops failed: every connection
-// is lost with it, and Done is closed.
+// is lost with it, and Done is closed. The memory that the kernel may still use, some
+// MiB with io_uring, stays with the process.
 type EngineError struct {
 	// Engine is the engine's name.
 	Engine string

@@ -342,7 +342,7 @@ func (d *driver) Shutdown() error {
 		}
 	}
 	if failed || d.waking || d.lending() {
-		loop.Keep(d) // what the kernel still works on must stay
+		d.keep()
 		d.resetAccepted()
 		d.conns.Each(func(s *conn) {
 			if s.closing && s.inFlight != 0 {
@@ -360,6 +360,21 @@ func (d *driver) Shutdown() error {
 		err = e
 	}
 	return err
+}
+
+// keep keeps what the kernel may still write into or send from, and no more: not the loop
+// with all that its users have. The segments it keeps itself.
+func (d *driver) keep() {
+	loop.Keep(d.woken)
+	if d.buffers != nil {
+		loop.Keep(d.buffers.blocks)
+	}
+	loop.Keep(d.memory) // a copy
+	for _, l := range d.loans {
+		if l.buffer != nil {
+			loop.Keep(l.buffer.Bytes()) // whose reference is ours for ever
+		}
+	}
 }
 
 // resetAccepted resets those who were accepted by completions that nobody acts on any

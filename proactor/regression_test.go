@@ -334,7 +334,7 @@ func TestAnEngineThatFailsLeftOpenWhoCameMeanwhile(t *testing.T) {
 	for _, tier := range tiers {
 		t.Run(tier.features.Tier(), func(t *testing.T) {
 			for range 50 {
-				e, err := proactor.New(couplet.Config{Features: tier.features, Logger: slog.New(slog.DiscardHandler)})
+				e, err := proactor.New(couplet.Config{Features: tier.features, RingBuffers: 4, RingBufferSize: 1024, Logger: slog.New(slog.DiscardHandler)})
 				if err != nil {
 					t.Skip(err)
 				}
@@ -365,6 +365,45 @@ func TestAnEngineThatFailsLeftOpenWhoCameMeanwhile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The memory that the kernel may still write to is kept when an engine fails, and with it
+// were the engine, its connections, and whatever their protocols had.
+func TestAFailedEngineKeptItsUsers(t *testing.T) {
+	onTiers(t, couplet.Config{Logger: slog.New(slog.DiscardHandler)}, func(t *testing.T, e couplet.Engine) {
+		gone := make(chan struct{})
+		func() {
+			p := &half{late{made: make(chan couplet.Handle, 1), lost: make(chan error, 1)}, make(chan struct{})}
+			runtime.AddCleanup(p, func(c chan struct{}) { close(c) }, gone)
+			_, c := testpeer.Dial(t, e, "tcp4", p)
+			defer c.Close()
+			h := <-p.made
+			if _, err := h.Write(make([]byte, 1<<20)); err != nil {
+				t.Error(err)
+			}
+			l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return ends{} }))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c, err := net.Dial("tcp4", l.Addr().String()); err == nil {
+				defer c.Close()
+			}
+			<-e.Done()
+			<-p.lost
+		}()
+		e = nil
+		deadline := time.After(10 * time.Second)
+		for {
+			runtime.GC()
+			select {
+			case <-gone:
+				return
+			case <-deadline:
+				t.Fatal("the protocol is still kept")
+			case <-time.After(time.Millisecond):
+			}
+		}
+	})
 }
 
 // A unix listening socket that was handed over, and that somebody shut down then, was polled

@@ -376,7 +376,7 @@ var limbo struct {
 	what []any
 }
 
-// Keep is for a driver that fails: v stays reachable for ever.
+// Keep is for a driver that fails: v stays reachable for ever, with all that it refers to.
 func Keep(v any) {
 	limbo.Lock()
 	defer limbo.Unlock()

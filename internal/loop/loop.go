@@ -731,7 +731,7 @@ func (l *Loop) abandon(err *couplet.EngineError) {
 		for s := c.head; s != nil && c.sending; s = s.next {
 			Keep(s.block) // the kernel may still be reading it
 			if s.shared != nil {
-				Keep(s.shared.Retain()) // for ever: its memory must not be used again
+				Keep(s.shared.Retain().Bytes()) // for ever: its memory must not be used again
 			}
 		}
 		if c.state != closing { // else the driver has closed the descriptor
