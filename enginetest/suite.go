@@ -79,7 +79,8 @@ const (
 	// NeedsTCP is for cases about resets and TCP options, which unix sockets
 	// do not have.
 	NeedsTCP
-	// NeedsTime is for cases that are left out under -short.
+	// NeedsTime is for cases that are left out under -short, and on tcp6 where there
+	// is tcp4.
 	NeedsTime
 	// NeedsLinux is for cases that use Linux's own interfaces.
 	NeedsLinux
@@ -206,6 +207,8 @@ func why(s *Suite, network string, g group, c Case) string {
 		return "not on unix sockets"
 	case c.Needs&NeedsTime != 0 && testing.Short():
 		return "takes long"
+	case c.Needs&NeedsTime != 0 && network == "tcp6" && slices.Contains(s.Networks, "tcp4"):
+		return "takes long, and is tried on tcp4"
 	case c.Needs&NeedsOne != 0 && s.Client != nil:
 		return "about one engine"
 	case c.Needs&NeedsLinux != 0 && runtime.GOOS != "linux":
