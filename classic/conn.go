@@ -84,9 +84,11 @@ type conn struct {
 
 // birth is where a connection comes from: an accept or a dial.
 type birth interface {
-	// late is why the connection must not come to life, if so; else it counts. It
-	// is called on the loop, right before Build.
+	// late is why the connection must not come to life, if so. It is called on the
+	// loop, right before Build.
 	late(nc net.Conn) error
+	// born counts a connection that comes to life. It is called between the two.
+	born()
 	// died is called instead of Build, on the loop, with what late said or
 	// with why the connection was ended before its first turn.
 	died(err error)
@@ -141,8 +143,11 @@ func (c *conn) begin(f *flusher) bool {
 		c.birth.died(err)
 		return false
 	}
+	c.birth.born()
 	var p couplet.Protocol
-	l.call(nil, "Build", func() { p = c.f.Build(c.nc.RemoteAddr()) })
+	factory := c.f
+	c.f = nil // who dials may have it for this one alone
+	l.call(nil, "Build", func() { p = factory.Build(c.nc.RemoteAddr()) })
 	c.active = l.now.Sub(l.epoch)
 	c.state = open
 	if p == nil {
@@ -319,7 +324,7 @@ func (c *conn) bury(f *flusher, reset bool) {
 	}
 	p := c.proto
 	c.proto, c.receiver, c.readClosed, c.writeClosed, c.flow, c.draining = nil, nil, nil, nil, nil, nil
-	c.f, c.birth = nil, nil // either may know the protocol
+	c.f, c.birth = nil, nil
 	if c.made {
 		c.e.count.open.Add(-1)
 		if c.counted {

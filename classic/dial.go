@@ -1,6 +1,7 @@
 package classic
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -150,14 +151,17 @@ func (d *dial) sleep(t time.Duration) bool {
 	}
 }
 
-// late tells whether the dial was given up while it succeeded.
+// late tells whether the dial was given up while it succeeded, or is about to be: an engine
+// that stops has its connections drained at once, and gives dials up by a goroutine.
 func (d *dial) late(net.Conn) error {
-	err := context.Cause(d.ctx)
-	if err == nil {
-		d.release()
-		d.e.count.dialed.Add(1)
-	}
-	return err
+	return cmp.Or(context.Cause(d.ctx), context.Cause(d.e.ctx))
+}
+
+// born drops what was for the dial alone.
+func (d *dial) born() {
+	d.e.count.dialed.Add(1)
+	d.release()
+	d.ctx, d.release, d.timeout, d.f, d.o.Control = nil, nil, nil, nil, nil
 }
 
 // died tells the factory, on the loop.

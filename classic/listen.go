@@ -348,9 +348,9 @@ func (l *listener) late(nc net.Conn) error {
 		l.e.count.acceptIgnored.Add(1)
 		return errGone
 	}
-	l.e.count.accepted.Add(1)
 	return nil
 }
 
+func (l *listener) born()      { l.e.count.accepted.Add(1) }
 func (l *listener) died(error) {}
 func (l *listener) over()      { l.leaveRoom() }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"runtime"
@@ -55,6 +56,8 @@ var ownCases = []Case{
 	{ID: 134, Name: "a dial that was answered has not timed out, though the loop has not heard of it",
 		Needs: NeedsSockets | NeedsTCP | NeedsTime, Run: answeredIsNotLate},
 	{ID: 135, Name: "who is resumed is not idle, though what was sent is not delivered yet", Needs: NeedsSockets | NeedsTime, Run: resumedIsNotIdle},
+	{ID: 136, Name: "a connection keeps nothing of its dial", Needs: NeedsOne, Run: dialsAreForgotten},
+	{ID: 137, Name: "a FlushTimeout without end ends nothing", Needs: NeedsTime, Run: flushNever},
 }
 
 func handles(e *Env) {
@@ -922,7 +925,16 @@ func goexit(e *Env) {
 		s, other := e.conn("exits in "+name), e.conn("other")
 		s.onData = func(couplet.Transport, []byte) { runtime.Goexit() }
 		// Each is told of while the others are still there, and turns to them.
-		other.onMade = func(t couplet.Transport) { t.Write(make([]byte, 8<<20)) }
+		const buffers = 16
+		var released atomic.Int32
+		other.onMade = func(t couplet.Transport) {
+			t.Write(make([]byte, 8<<20))
+			for range buffers { // behind what is being sent: nobody else has them
+				b := couplet.NewBuffer(make([]byte, 64<<10), func() { released.Add(1) })
+				t.WriteBuffer(b)
+				b.Release()
+			}
+		}
 		for _, c := range []*conn{s, other} {
 			c.onLost = func(couplet.Transport, error) {
 				for _, t := range []couplet.Transport{s.t, other.t} {
@@ -940,6 +952,9 @@ func goexit(e *Env) {
 		}
 		other.lostWith("engine")
 		s.lostWith("engine")
+		if n := released.Load(); n != buffers {
+			e.Errorf("%d of %d Buffers that were queued are released", n, buffers)
+		}
 		if !e.unix() {
 			e.expectReset(ps[1]) // what was cut must not look complete
 		}
@@ -1264,6 +1279,56 @@ func bufferMemory(e *Env) {
 		runtime.GC()
 		return freed.Load()
 	})
+}
+
+// dialsAreForgotten holds on to a connection, and looks whether what its dial was given is
+// let go: a pool's connections kept the requests for which they were made.
+func dialsAreForgotten(e *Env) {
+	var freed [3]atomic.Bool
+	mark := func(i int) *[64]byte {
+		p := new([64]byte)
+		runtime.AddCleanup(p, func(freed *atomic.Bool) { freed.Store(true) }, &freed[i])
+		return p
+	}
+	s, c := e.conn("server"), e.conn("client")
+	l := e.serve([]*conn{s})
+	func() {
+		inContext, inFactory, inControl := mark(0), mark(1), mark(2)
+		f := couplet.FactoryFunc(func(a net.Addr) couplet.Protocol { inFactory[0]++; return c.build(a) })
+		err := e.Client.Dial(request{e.ctx, inContext}, e.network, l.Addr().String(), f,
+			couplet.Control(func(uintptr) error { inControl[0]++; return nil }))
+		e.check(err, "Dial")
+	}()
+	c.waitMade()
+	for i, what := range []string{"context", "factory", "Control"} {
+		e.until("the "+what+" is collected", func() bool {
+			runtime.GC()
+			return freed[i].Load()
+		})
+	}
+	c.do(func(t couplet.Transport) { t.Close() })
+	c.lostWith("closed")
+}
+
+// A request is a context that has more than a time.
+type request struct {
+	context.Context
+	more *[64]byte
+}
+
+// flushNever closes in the turn in which a loop that was held up finds the connection's
+// idle timer due. The sum with the endless one was in the past, and the close a reset.
+func flushNever(e *Env) {
+	const limit = 100 * time.Millisecond
+	s := e.conn("server")
+	s.onData = func(t couplet.Transport, _ []byte) { t.Close() }
+	p := e.peer(s, 0, couplet.IdleTimeout(limit), couplet.FlushTimeout(math.MaxInt64))
+	free := e.hold(s.loop)
+	e.send(p, []byte("x"))
+	time.Sleep(limit + limit/2)
+	free()
+	e.expectEOF(p)
+	s.lostWith("closed")
 }
 
 // On io_uring, of which Linux hands over some 20 completions in one call, and on package

@@ -17,7 +17,8 @@ import (
 // one may be about to be cancelled, or find no descriptor, and nobody would serve the
 // connection. There the entry is a poll, which is always woken, and accept4 follows.
 func (d *driver) Listen(l *loop.Listener) {
-	d.nextID++
+	for d.nextID++; d.listeners[d.nextID] != nil; d.nextID++ { // with limits they are used up
+	}
 	n := &listener{l: l, id: d.nextID, shared: l.Shared(), single: d.oneShot || l.Bounded()}
 	d.listeners[n.id] = n
 	d.armAccept(n)

@@ -33,7 +33,7 @@ const (
 // is done with it, fresh memory takes its place.
 type buffers struct {
 	ring        *ring.BufRing
-	memory      loop.Blocks
+	memory      *loop.Blocks // by itself: who keeps a piece keeps no more than that
 	incremental bool
 	blocks      []*loop.Block // by id; nil: not in the ring
 	used        []int         // of each block, where the kernel fills them bit by bit
@@ -53,7 +53,7 @@ type buffers struct {
 var _ loop.Lent = (*buffers)(nil)
 
 func newBuffers(r *ring.Ring, config *couplet.Config) (*buffers, error) {
-	b := &buffers{memory: loop.Blocks{Size: bufferSize}, least: startBuffers, most: maxBuffers, quiet: quietTime}
+	b := &buffers{memory: &loop.Blocks{Size: bufferSize}, least: startBuffers, most: maxBuffers, quiet: quietTime}
 	b.incremental = config.Features&couplet.FeatureIncremental != 0
 	if b.incremental {
 		b.least, b.most, b.memory.Size = incrementalBuffers, maxIncremental, incrementalSize

@@ -363,13 +363,26 @@ func (d *driver) Shutdown() error {
 }
 
 // keep keeps what the kernel may still write into or send from, and no more: not the loop
-// with all that its users have. The segments it keeps itself.
+// with all that its users have, nor the rest of a queue.
 func (d *driver) keep() {
 	loop.Keep(d.woken)
 	if d.buffers != nil {
 		loop.Keep(d.buffers.blocks)
 	}
 	loop.Keep(d.memory) // a copy
+	d.conns.Each(func(s *conn) {
+		if !s.inFlight.has(sendOp) {
+			return
+		}
+		left := int(s.size)
+		for seg := s.c.Head(); seg != nil && left > 0; seg = seg.Next() {
+			left -= len(seg.Bytes())
+			loop.Keep(seg.Bytes())
+			if b := seg.Shared(); b != nil {
+				b.Retain() // for ever: its memory must not be used again
+			}
+		}
+	})
 	for _, l := range d.loans {
 		if l.buffer != nil {
 			loop.Keep(l.buffer.Bytes()) // whose reference is ours for ever

@@ -6,7 +6,8 @@ import "couplet/internal/loop"
 
 // Listen implements loop.Driver: it waits until there may be connections.
 func (d *driver) Listen(l *loop.Listener) {
-	d.nextID++
+	for d.nextID++; d.listeners[d.nextID] != nil; d.nextID++ { // with limits they are used up
+	}
 	n := &listener{l, d.nextID}
 	d.listeners[n.id] = n
 	if err := d.poller.set(add, l.FD(), key{kind: listenKey, slot: n.id}, readable); err != 0 {

@@ -53,8 +53,12 @@ func (b *Block) Release() {
 	}
 }
 
+// maxPieces is how many Buffers a block has for its pieces; what is more has its own.
+const maxPieces = 1024
+
 // Piece is data, which is within b, as a Buffer of one reference. Only the driver that
-// holds b calls it. The Buffers are b's own: with the last piece gone they begin anew.
+// holds b calls it. The first maxPieces Buffers are b's own: with the last piece gone they
+// begin anew.
 func (b *Block) Piece(data []byte) *couplet.Buffer {
 	alone := b.refs.Add(1) == 2
 	if checked { // who releases twice is to be found out, not given a stranger's
@@ -64,6 +68,9 @@ func (b *Block) Piece(data []byte) *couplet.Buffer {
 		b.given = 0
 	}
 	n := b.given
+	if n == maxPieces {
+		return couplet.NewBuffer(data, b.done)
+	}
 	b.given++
 	if n/16 == len(b.pieces) {
 		b.pieces = append(b.pieces, new([16]couplet.Buffer))

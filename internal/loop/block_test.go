@@ -88,6 +88,26 @@ func TestAHeldPieceKeepsItsBuffer(t *testing.T) {
 	}
 }
 
+// Who holds one piece for long had the block grow with every message of the others.
+func TestAHeldPieceMadeItsBlockGrow(t *testing.T) {
+	pool := Blocks{Size: 64}
+	b := pool.Get()
+	held := b.Piece(b.Memory[:1])
+	for range 100 * maxPieces {
+		p := b.Piece(b.Memory[1:2])
+		if p.Len() != 1 || &p.Bytes()[0] != &b.Memory[1] || !b.Held() {
+			t.Fatal("a piece is another")
+		}
+		p.Release()
+	}
+	if n := 16 * len(b.pieces); n > maxPieces {
+		t.Errorf("the block has %d Buffers", n)
+	}
+	if held.Release(); b.Held() {
+		t.Error("with all pieces released, the block is held")
+	}
+}
+
 // What is much leaves when a driver asks, and not only with the turn's end; what
 // is little waits to leave with the rest.
 func TestPushSendsOnlyMuch(t *testing.T) {

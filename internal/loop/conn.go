@@ -732,7 +732,7 @@ func (c *Conn) expire(op string, d time.Duration) {
 			c.set().progress, c.active = p, c.loop.now
 		}
 	}
-	left := c.active + d - c.loop.now
+	left := timers.Deadline(c.active, d) - c.loop.now
 	switch {
 	case left <= 0 && c.spoken():
 		left = look

@@ -16,7 +16,7 @@ import (
 // dial is one call of Engine.Dial, on its loop from begin until the outcome
 // was told. It has at most one Conn at a time, in state connecting.
 type dial struct {
-	origin
+	*origin // all of it that the connection keeps
 	loop    *Loop
 	ctx     context.Context
 	address string
@@ -96,7 +96,7 @@ func (d *dial) try() {
 			d.err = err
 			continue
 		}
-		c := newConn(l, fd, &d.origin)
+		c := newConn(l, fd, d.origin)
 		c.set().dial = d
 		c.setRemote(sa.NetAddr())
 		if !l.slab.put(c) {
@@ -143,6 +143,7 @@ func (c *Conn) connected(errno syscall.Errno) {
 	l.count.Dialed++
 	l.entered()
 	c.start()
+	d.factory, d.opts.Control = nil, nil // nobody else's, and of no use any more
 }
 
 // connectedToItself finds the accident of a port that dialled itself.

@@ -203,11 +203,11 @@ func (e *Engine) Dial(ctx context.Context, network, address string, f couplet.Fa
 	if ctx == nil {
 		return errors.New("couplet: Dial was given no context; use context.Background()")
 	}
-	d := &dial{ctx: ctx, address: address}
-	var err error
-	if d.origin, err = newOrigin(network, f, opts); err != nil {
+	o, err := newOrigin(network, f, opts)
+	if err != nil {
 		return err
 	}
+	d := &dial{origin: &o, ctx: ctx, address: address}
 	sa, numeric, err := e.sockets.Parse(network, address)
 	if err != nil {
 		return err

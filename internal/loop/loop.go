@@ -214,8 +214,9 @@ func (l *Loop) runLoop(newDriver func(*Loop) (Driver, error), started chan<- err
 	}
 	l.start(driver)
 	started <- nil
+	returned := false
 	defer func() {
-		if l.calling { // only a Goexit leaves a callback like this
+		if l.calling || err == nil && !returned { // only a Goexit leaves like this
 			err = errGoexit
 		}
 		if err != nil {
@@ -233,6 +234,7 @@ func (l *Loop) runLoop(newDriver func(*Loop) (Driver, error), started chan<- err
 	if err := l.End(); err != nil {
 		l.config.Logger.Warn("closing the driver", "engine", l.engine.name, "error", err)
 	}
+	returned = true
 }
 
 // rundown is the end of a loop that failed. The Goexit of a callback that is told of
@@ -444,7 +446,7 @@ func (l *Loop) adopt(fd int, o *origin) {
 
 func (l *Loop) entered() {
 	l.open++
-	l.segments.conns = l.open
+	l.segments.serve(l.open)
 }
 
 // turnAway ends an accepted connection that nobody has heard of, by a reset: a FIN
@@ -458,7 +460,7 @@ func (l *Loop) turnAway(fd int, o *origin) {
 // forget is the loop's side of a connection's end.
 func (l *Loop) forget(c *Conn) {
 	l.open--
-	l.segments.conns = l.open
+	l.segments.serve(l.open)
 	l.load.Add(-1)
 	if l.stopping && c.made {
 		l.engine.drained(c.cut)
@@ -728,12 +730,6 @@ func (l *Loop) abandon(err *couplet.EngineError) {
 	l.engine.failed(err)
 	l.driver.Shutdown()
 	l.slab.each(func(c *Conn) {
-		for s := c.head; s != nil && c.sending; s = s.next {
-			Keep(s.block) // the kernel may still be reading it
-			if s.shared != nil {
-				Keep(s.shared.Retain().Bytes()) // for ever: its memory must not be used again
-			}
-		}
 		if c.state != closing { // else the driver has closed the descriptor
 			c.LocalAddr() // while there is a descriptor to ask
 			l.sockets.Reset(c.FD())

@@ -50,13 +50,11 @@ func (p *segments) owned(n int, after *Segment) *Segment {
 	for class < len(classes)-1 && n > classes[class] {
 		class++
 	}
-	free := p.free[class]
-	if len(free) == 0 {
+	if len(p.free[class]) == 0 {
 		b := make([]byte, classes[class])
 		return &Segment{block: b, bytes: b[:0], class: int8(class)}
 	}
-	s := free[len(free)-1]
-	p.free[class] = free[:len(free)-1]
+	s := pop(&p.free[class])
 	s.bytes = s.block[:0]
 	return s
 }
@@ -64,13 +62,30 @@ func (p *segments) owned(n int, after *Segment) *Segment {
 // lent returns a segment that refers to b, whose reference it takes over.
 func (p *segments) lent(b *couplet.Buffer) *Segment {
 	var s *Segment
-	if n := len(p.shared); n > 0 {
-		s = p.shared[n-1]
-		p.shared = p.shared[:n-1]
+	if len(p.shared) > 0 {
+		s = pop(&p.shared)
 	} else {
 		s = &Segment{class: sharedClass}
 	}
 	s.shared, s.bytes = b, b.Bytes()
+	return s
+}
+
+// serve says how many connections there are. What was kept for one that is gone goes too.
+func (p *segments) serve(conns int) {
+	p.conns = conns
+	for _, list := range [...]*[]*Segment{&p.free[0], &p.shared} {
+		if len(*list) > max(kept[0], conns) {
+			pop(list)
+		}
+	}
+}
+
+func pop(list *[]*Segment) *Segment {
+	last := len(*list) - 1
+	s := (*list)[last]
+	(*list)[last] = nil
+	*list = (*list)[:last]
 	return s
 }
 

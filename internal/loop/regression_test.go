@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -812,4 +813,74 @@ func TestAPauseBehindACloseWriteAfterAReset(t *testing.T) {
 	b.turn(func() { c.PauseReading() })
 	b.want("close reset")
 	b.turn(b.closed(c))
+}
+
+// A FlushTimeout that never is made the end of a sum with it: where the idle timer was due in
+// the turn in which a callback took its time and closed, that was a reset.
+func TestAnEndlessFlushTimeoutWasOver(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	p := &notes{data: func(t couplet.Transport, _ []byte) { b.now++; t.Close() }}
+	c := b.accept(p, couplet.IdleTimeout(time.Second), couplet.FlushTimeout(math.MaxInt64))
+	b.now += 2 * time.Second
+	b.turn(func() { c.received([]byte("x"), fakeLent("x")) })
+	b.turn()
+	if b.called("close reset") {
+		t.Error("what was closed is reset")
+	}
+}
+
+// What is not a callback can end the loop's goroutine, too: Control, where a dial goes on to
+// its next address. The engine had ended then, without an error, and nobody was told.
+func TestAGoexitOutsideOfCallbacksEndedTheEngineInSilence(t *testing.T) {
+	var l *Loop
+	e, err := NewEngine("fake", couplet.Config{Logger: slog.New(slog.DiscardHandler)}, Kernel{}, func(made *Loop) (Driver, error) {
+		l = made
+		return exitDriver{fakeDriver{new(bench)}}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-e.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the engine does not end")
+	}
+	if _, ok := errors.AsType[*couplet.EngineError](e.Err()); !ok {
+		t.Errorf("the engine says %v", e.Err())
+	}
+	if l.Post(func() {}) {
+		t.Error("its loop promises to run what is posted")
+	}
+}
+
+// An exitDriver's wait is the end of its goroutine.
+type exitDriver struct{ fakeDriver }
+
+func (exitDriver) Wake()                    {}
+func (exitDriver) Wait(time.Duration) error { runtime.Goexit(); return nil }
+
+// What connections had needed for their queues, one segment each, stayed for good when
+// they were gone.
+func TestSegmentsOutlivedTheirConnections(t *testing.T) {
+	n := kept[0] + 100
+	var p segments
+	shared := couplet.NewBuffer([]byte("x"), nil)
+	var owned, lent []*Segment
+	for range n {
+		p.serve(len(owned) + 1)
+		owned, lent = append(owned, p.owned(1, nil)), append(lent, p.lent(shared.Retain()))
+	}
+	for i := range n {
+		p.put(owned[i])
+		p.put(lent[i])
+	}
+	if len(p.free[0]) != n || len(p.shared) != n {
+		t.Errorf("%d connections have %d and %d segments", n, len(p.free[0]), len(p.shared))
+	}
+	for i := range n {
+		p.serve(n - 1 - i)
+	}
+	if len(p.free[0]) != kept[0] || len(p.shared) != kept[0] {
+		t.Errorf("no connection has %d and %d segments", len(p.free[0]), len(p.shared))
+	}
 }

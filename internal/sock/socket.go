@@ -20,6 +20,12 @@ func open(op string, sa *Sockaddr, o *couplet.Options, prepare func(fd int) erro
 	if err != nil {
 		return -1, &net.OpError{Op: op, Net: sa.Network(), Addr: sa.NetAddr(), Err: os.NewSyscallError("socket", err)}
 	}
+	opened := false
+	defer func() {
+		if !opened { // an error, or Control does not come back
+			unix.Close(fd)
+		}
+	}()
 	err = setOptions(fd, sa.Family(), o)
 	if err == nil && prepare != nil {
 		err = prepare(fd)
@@ -28,9 +34,9 @@ func open(op string, sa *Sockaddr, o *couplet.Options, prepare func(fd int) erro
 		err = o.Control(uintptr(fd))
 	}
 	if err != nil {
-		unix.Close(fd)
 		return -1, &net.OpError{Op: op, Net: sa.Network(), Addr: sa.NetAddr(), Err: err}
 	}
+	opened = true
 	return fd, nil
 }
 
