@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"couplet"
@@ -145,18 +146,35 @@ var (
 func (f *fetch) start() {
 	g := f.group
 	f.began = g.loop.Now()
-	if g.options.OnStart != nil {
-		g.options.OnStart(f.task, f.addr)
-	}
 	ctx, abandon := context.WithCancelCause(context.Background())
 	f.abandon = abandon
+	if !f.announced() {
+		return
+	}
 	if d := g.options.Timeout; d > 0 {
 		f.timer = g.loop.AfterFunc(d, func() { f.cancel(timeoutError{d}) })
 	}
-	opts := append([]couplet.Option{couplet.OnLoop(g.loop)}, g.options.Dial...)
+	opts := append(slices.Clone(g.options.Dial), couplet.OnLoop(g.loop)) // whatever they say
 	if err := g.engine.Dial(ctx, f.addr.Network, f.addr.Address, f, opts...); err != nil {
 		f.end(err)
 	}
+}
+
+// errHook is why a fetch ends whose OnStart did not return.
+var errHook = errors.New("poetry: OnStart panicked; the engine's log has more")
+
+// announced calls OnStart, and ends the fetch if that panics.
+func (f *fetch) announced() (ok bool) {
+	if f.group.options.OnStart == nil {
+		return true
+	}
+	defer func() {
+		if !ok {
+			f.end(errHook)
+		}
+	}()
+	f.group.options.OnStart(f.task, f.addr)
+	return true
 }
 
 // cancel ends the fetch; the dial's or the connection's end reports it.

@@ -88,24 +88,36 @@ func (g *group) begin(width int) {
 
 // startNext starts the next fetch; after a cancellation it ends it at once.
 func (g *group) startNext() {
+	returned := false
+	defer func() {
+		if !returned && g.stopped != nil { // OnDone panicked: the others are ended all the same
+			g.loop.Post(g.startNext)
+		}
+	}()
 	for g.next < len(g.fetches) {
 		f := g.fetches[g.next]
 		g.next++
 		if g.stopped == nil {
 			f.start()
-			return
+			break
 		}
 		g.ended(f, Result{Task: f.task, Addr: f.addr, Err: g.stopped})
 	}
+	returned = true
 }
 
-// ended takes a fetch's result and begins the next.
+// ended takes a fetch's result.
 func (g *group) ended(f *fetch, r Result) {
 	f.ended = true
 	g.results[f.task-1] = r
+	defer g.count() // also if OnDone panics
 	if g.options.OnDone != nil {
 		g.options.OnDone(r)
 	}
+}
+
+// count notes that one more has ended, and begins the next.
+func (g *group) count() {
 	g.left--
 	if g.left == 0 {
 		g.elapsed = g.loop.Now().Sub(g.began)

@@ -16,14 +16,20 @@ import (
 // is under way, and off when it ends in order.
 func TestDeathWouldReset(t *testing.T) {
 	onEach(t, func(t *testing.T, e couplet.Engine) {
-		var lingers atomic.Int64
+		var on atomic.Int64
 		s := slow(t, string(text(20)), 10, 2*time.Millisecond)
+		var current couplet.Transport
+		s.OnStart = func(net.Addr) {
+			if !lingers(current) { // a process may die in this
+				t.Error("OnStart comes before SO_LINGER")
+			}
+		}
 		spy := couplet.FactoryFunc(func(a net.Addr) couplet.Protocol {
-			return &spying{wrapper{s.Build(a)}, &lingers}
+			return &spying{wrapper{s.Build(a)}, &current, &on}
 		})
 		c := dial(t, serve(t, e, "tcp", spy))
 		readPoem(t, c)
-		if got := lingers.Load(); got != 1 {
+		if got := on.Load(); got != 1 {
 			t.Errorf("SO_LINGER was on %d times of 1", got)
 		}
 	})
@@ -32,18 +38,26 @@ func TestDeathWouldReset(t *testing.T) {
 // spying is a recital that is looked at when it has begun.
 type spying struct {
 	wrapper
-	on *atomic.Int64
+	current *couplet.Transport
+	on      *atomic.Int64
 }
 
 func (s *spying) ConnectionMade(t couplet.Transport) {
+	*s.current = t
 	s.Protocol.ConnectionMade(t)
+	if lingers(t) {
+		s.on.Add(1)
+	}
+}
+
+func lingers(t couplet.Transport) (yes bool) {
 	conn, err := t.SyscallConn()
 	if err != nil {
-		return
+		return false
 	}
 	conn.Control(func(fd uintptr) {
-		if v, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER); err == nil && v != 0 {
-			s.on.Add(1)
-		}
+		v, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER)
+		yes = err == nil && v != 0
 	})
+	return yes
 }

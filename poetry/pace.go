@@ -2,6 +2,7 @@ package poetry
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -22,13 +23,21 @@ func (p Pace) Sends(n int) int {
 	if p.Delay <= 0 {
 		return min(n, 1)
 	}
-	return (n + p.NumBytes - 1) / p.NumBytes
+	sends := n / p.NumBytes
+	if n%p.NumBytes > 0 {
+		sends++
+	}
+	return sends
 }
 
 // Duration is how long n bytes take from the first send to the end of the poem:
-// ceil(n/NumBytes) delays.
+// ceil(n/NumBytes) delays, or the longest duration where they are longer.
 func (p Pace) Duration(n int) time.Duration {
-	return time.Duration(p.Sends(n)) * p.Delay
+	sends := time.Duration(p.Sends(n))
+	if sends > 0 && p.Delay > math.MaxInt64/sends {
+		return math.MaxInt64
+	}
+	return sends * p.Delay
 }
 
 // check says what is wrong with p.

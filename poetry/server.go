@@ -1,6 +1,7 @@
 package poetry
 
 import (
+	"errors"
 	"net"
 	"sync/atomic"
 
@@ -20,7 +21,9 @@ var _ couplet.Factory = (*Server)(nil)
 // What a client sends is read and ignored, so the end is a clean FIN whatever it
 // sent. A client that takes nothing pauses its own poem and no other. When the
 // engine stops, a poem that has begun is recited to its end; what the deadline
-// of Shutdown cuts is reset.
+// of Shutdown cuts is reset, and so is what a death of the process cuts. Only who was accepted
+// and not told of yet, since their loop was held up, then sees a poem of no bytes: the option
+// for it is set by ConnectionMade.
 //
 // Set the hooks before the Server is given to Listen.
 type Server struct {
@@ -28,7 +31,8 @@ type Server struct {
 	// begins.
 	OnStart func(client net.Addr)
 	// OnEnd, if not nil, is called on the connection's loop when it is gone.
-	// err is nil if the whole poem and the FIN were taken.
+	// err is nil if the whole poem and the FIN were taken, by our kernel, and not cut
+	// there by the end of Shutdown's patience.
 	OnEnd func(client net.Addr, sent int, err error)
 
 	text    []byte
@@ -99,10 +103,10 @@ var (
 func (r *recital) ConnectionMade(t couplet.Transport) {
 	r.t = t
 	r.server.started.Add(1)
+	resetOnDeath(t, true) // before the first code that is not ours
 	if f := r.server.OnStart; f != nil {
 		f(t.RemoteAddr())
 	}
-	resetOnDeath(t, true)
 	if r.server.pace.Delay <= 0 {
 		if t.WriteBuffer(r.server.whole) == nil {
 			r.at = len(r.server.text)
@@ -205,7 +209,7 @@ func (r *recital) Draining(couplet.Transport) {}
 func (r *recital) ConnectionLost(t couplet.Transport, reason error) {
 	r.stop()
 	s := r.server
-	if r.whole {
+	if failed := (*couplet.EngineError)(nil); r.whole && !errors.Is(reason, couplet.ErrShutdown) && !errors.As(reason, &failed) {
 		s.served.Add(1)
 		reason = nil
 	} else {

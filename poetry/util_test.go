@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"testing"
@@ -31,7 +32,7 @@ func onEach(t *testing.T, f func(t *testing.T, e couplet.Engine)) {
 // start opens an engine that is shut down, at once, when the test ends.
 func start(t *testing.T, name string) couplet.Engine {
 	t.Helper()
-	e, err := engines.Open(name, couplet.Config{})
+	e, err := engines.Open(name, couplet.Config{Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Skip(err)
 	}
