@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -537,4 +539,114 @@ func resolveTo(t *testing.T, ips ...string) {
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
 		return net.Dial("udp4", server.LocalAddr().String())
 	}}
+}
+
+// A dial's success that crossed the engine's end came after everybody had been told of it:
+// nobody ended that connection, nor was it counted.
+func TestADialSlippedThroughTheEnd(t *testing.T) {
+	e := newEngine(t, couplet.Config{})
+	d := &dial{e: e, ctx: context.Background()} // it is given up by a goroutine, which may be late
+	if err := d.late(nil); err != nil {
+		t.Errorf("before the end: %v", err)
+	}
+	e.Stop()
+	if err := d.late(nil); !errors.Is(err, couplet.ErrShutdown) {
+		t.Errorf("after it: %v", err)
+	}
+}
+
+// An engine that fails stops, too: the loops that heard of that first ended their streams in
+// order.
+func TestAFailedEngineEndedItsStreamsWithAFIN(t *testing.T) {
+	e := newEngine(t, couplet.Config{})
+	s := newScript()
+	c := dialTo(t, listen(t, e, "tcp", "127.0.0.1:0", always(s)).Addr())
+	defer c.Close()
+	l := e.loops[0]
+	await(t, "the connection", func() bool { return e.Stats().Open == 1 })
+	e.mu.Lock()
+	e.failure = &couplet.EngineError{Engine: Name, Err: errors.New("broken")}
+	e.mu.Unlock()
+	l.Post(l.drain)
+	if err := receive(t, s.lost, "ConnectionLost"); !errors.Is(err, e.failure) {
+		t.Errorf("the protocol hears %v", err)
+	}
+	c.SetDeadline(time.Now().Add(patience))
+	if n, err := c.Read(make([]byte, 1)); err == nil || err == io.EOF {
+		t.Errorf("the peer reads %d, %v", n, err)
+	}
+	e.fail(e.failure.Err)
+}
+
+// A Go that crossed the engine's end was promised, and its done never called.
+func TestGoCrossedTheEnd(t *testing.T) {
+	for round := range 1000 {
+		e, err := New(couplet.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var promised, done atomic.Int64
+		var all sync.WaitGroup
+		for range 3 {
+			all.Go(func() {
+				for e.Loops()[0].Go(func(context.Context) error { return nil }, func(error) { done.Add(1) }) {
+					promised.Add(1)
+					runtime.Gosched()
+				}
+			})
+		}
+		for range round % 50 {
+			runtime.Gosched()
+		}
+		if _, err := e.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		all.Wait()
+		if promised.Load() != done.Load() {
+			t.Fatalf("round %d: %d were promised, and %d came back", round, promised.Load(), done.Load())
+		}
+	}
+}
+
+// asks is a Handler that asks the engine for its error.
+type asks struct {
+	slog.Handler
+	e    *couplet.Engine
+	told chan error
+}
+
+func (h asks) Enabled(context.Context, slog.Level) bool { return true }
+func (h asks) Handle(context.Context, slog.Record) error {
+	h.told <- (*h.e).Err()
+	return nil
+}
+
+// The log was written to with a lock held that whoever asks the engine waits for.
+func TestALogThatAskedTheEngineNeverReturned(t *testing.T) {
+	var e couplet.Engine
+	h := asks{slog.DiscardHandler, &e, make(chan error, 1)}
+	var err error
+	if e, err = New(couplet.Config{Logger: slog.New(h)}); err != nil {
+		t.Fatal(err)
+	}
+	e.Loops()[0].Post(runtime.Goexit)
+	if err := receive(t, h.told, "log entry"); err == nil {
+		t.Error("the engine that has failed says nothing")
+	}
+	receive(t, e.Done(), "end of the engine")
+}
+
+// A Goexit in Control lost the dial: its factory was told nothing, and the engine waited for it.
+func TestGoexitInControl(t *testing.T) {
+	e := newEngine(t, couplet.Config{})
+	l := listen(t, e, "tcp", "127.0.0.1:0", always(newScript()))
+	a := make(attempt, 1)
+	err := e.Dial(t.Context(), "tcp", l.Addr().String(), a, couplet.Control(func(uintptr) error { runtime.Goexit(); return nil }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := receive(t, a, "end of the dial"); !errors.Is(err, e.Err()) || err == nil {
+		t.Errorf("the factory hears %v", err)
+	}
+	receive(t, e.Done(), "end of the engine")
 }

@@ -74,21 +74,24 @@ func (e *engine) Dial(ctx context.Context, network, address string, f couplet.Fa
 
 // run is the dial's goroutine.
 func (d *dial) run() {
+	returned := false
+	defer func() {
+		if !returned {
+			d.e.fail(errors.New("runtime.Goexit was called in Control (a t.Fatal, perhaps)"))
+			d.failed(d.e.Err())
+		}
+	}()
 	nc, err := d.connect()
 	for wait := time.Millisecond; err != nil && d.network == "unix" && backlogFull(err) && d.sleep(wait); wait = min(2*wait, 50*time.Millisecond) {
 		nc, err = d.connect()
 	}
+	returned = true
 	d.timeout.Stop() // it is not for the wait for the loop
 	if err != nil {
 		if cause := context.Cause(d.ctx); cause != nil {
 			err = cause
 		}
-		d.e.gone() // of the descriptor
-		d.l.load.Add(-1)
-		d.l.Post(func() {
-			defer d.e.end()
-			d.died(err)
-		})
+		d.failed(err)
 		return
 	}
 	if t, ok := nc.(*net.TCPConn); ok && !d.o.NoDelay {
@@ -98,6 +101,16 @@ func (d *dial) run() {
 	defer d.e.leave(id)
 	d.l.load.Add(-1) // start counts it
 	d.e.start(d.l, nc, d.o, d.f, d)
+}
+
+// failed ends a dial that has no connection.
+func (d *dial) failed(err error) {
+	d.e.gone() // of the descriptor
+	d.l.load.Add(-1)
+	d.l.Post(func() {
+		defer d.e.end()
+		d.died(err)
+	})
 }
 
 // connect tries the addresses in turn. Each but the last has a share of the time that

@@ -178,13 +178,16 @@ func (e *engine) cut(cause error) {
 // fail ends the engine because a goroutine of it was ended from within.
 func (e *engine) fail(cause error) {
 	e.mu.Lock()
-	if e.failure == nil {
+	first := e.failure == nil
+	if first {
 		e.failure = &couplet.EngineError{Engine: Name, Err: cause}
-		e.log.Error("engine failed", "engine", Name, "error", cause)
 	}
 	failure := e.failure
 	e.abandoned = true
 	e.mu.Unlock()
+	if first {
+		e.log.Error("engine failed", "engine", Name, "error", cause) // a Handler may ask the engine
+	}
 	e.stop(failure)
 	for _, l := range e.loops {
 		l.Post(func() { l.loseAll(failure) })

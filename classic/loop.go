@@ -291,11 +291,11 @@ func (l *loop) runPost(p post) {
 
 // ended closes the loop if the engine is over and nothing is left to run.
 func (l *loop) ended() bool {
+	l.postMu.Lock() // else a Go in between would be promised, and forgotten
+	defer l.postMu.Unlock()
 	if !l.e.over() {
 		return false
 	}
-	l.postMu.Lock()
-	defer l.postMu.Unlock()
 	l.closed = len(l.posts) == 0
 	return l.closed
 }
@@ -320,6 +320,10 @@ func (l *loop) drain() {
 		return
 	}
 	l.drained = true
+	if err := l.e.Err(); err != nil { // else a stream that is cut ends with a FIN
+		l.loseAll(err)
+		return
+	}
 	l.each(func(c *conn) {
 		if !c.made {
 			return

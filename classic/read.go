@@ -59,6 +59,7 @@ func (c *conn) received(f *flusher, b *couplet.Buffer, err error) bool {
 		c.e.count.receives.Add(1)
 	}
 	c.awaitResume()
+	c.awaitSend(err)
 	c.came.Store(false)
 	if b.Len() > 0 && c.state == open {
 		c.deliver(b)
@@ -85,6 +86,19 @@ func (c *conn) awaitResume() {
 		c.reader.Wait()
 		c.l.now = time.Now()
 	}
+}
+
+// awaitSend waits at the end of a stream for a send that is under way, and cannot block where
+// both directions are over. That may have been a reset: who asks the socket first is told,
+// and the other one takes it for an end in order.
+func (c *conn) awaitSend(err error) {
+	if err != io.EOF || !c.queue.sending || !hungUp(c.nc) {
+		return
+	}
+	for c.queue.sending && c.state < dying {
+		c.reader.Wait()
+	}
+	c.l.now = time.Now()
 }
 
 // deliver calls DataReceived or BufferReceived, without a closure.

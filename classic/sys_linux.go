@@ -21,6 +21,16 @@ func arrived(nc net.Conn) (yes bool) {
 	return yes
 }
 
+// hungUp reports whether both directions are over.
+func hungUp(nc net.Conn) (yes bool) {
+	ask(nc, func(fd int, _ bool) {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		unix.Poll(p, 0)
+		yes = p[0].Revents&unix.POLLHUP != 0
+	})
+	return yes
+}
+
 // taken is a number that changes while the peer takes data.
 func taken(nc net.Conn) (n uint64) {
 	ask(nc, func(fd int, unix bool) { n = sock.Progress(fd, unix) })

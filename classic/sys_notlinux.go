@@ -10,6 +10,9 @@ func acknowledged(net.Conn) bool { return false }
 // arrived cannot tell here.
 func arrived(net.Conn) bool { return false }
 
+// hungUp cannot tell here.
+func hungUp(net.Conn) bool { return false }
+
 // taken cannot tell here.
 func taken(net.Conn) uint64 { return 0 }
 

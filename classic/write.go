@@ -67,6 +67,9 @@ func (c *conn) handOver() {
 func (c *conn) flush(f *flusher, sends int, mayWait bool) {
 	var room gathering
 	for ; ; sends-- {
+		if mayWait {
+			f.run() // what callbacks have written to others does not wait for this peer
+		}
 		p, fin, wait := c.take(sends != 0, mayWait, &room)
 		if p == nil || wait {
 			room.giveBack()
@@ -144,6 +147,7 @@ func (c *conn) sent(f *flusher, asked, n int, err error) {
 		return
 	}
 	c.queue.sending = false
+	c.reader.Signal() // see awaitSend
 	c.blocked = n < asked && err == nil
 	if n > 0 {
 		c.active = l.now.Sub(l.epoch)
@@ -187,6 +191,7 @@ func (c *conn) closed(f *flusher, err error) {
 		return
 	}
 	c.queue.sending = false
+	c.reader.Signal() // see awaitSend
 	if err != nil {
 		c.sendFailed(pendingError(c.nc, err))
 		return

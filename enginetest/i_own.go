@@ -58,6 +58,9 @@ var ownCases = []Case{
 	{ID: 135, Name: "who is resumed is not idle, though what was sent is not delivered yet", Needs: NeedsSockets | NeedsTime, Run: resumedIsNotIdle},
 	{ID: 136, Name: "a connection keeps nothing of its dial", Needs: NeedsOne, Run: dialsAreForgotten},
 	{ID: 137, Name: "a FlushTimeout without end ends nothing", Needs: NeedsTime, Run: flushNever},
+	{ID: 138, Name: "what a callback writes to another does not wait for its own peer", Run: writesToAnother},
+	{ID: 139, Name: "a reset that a busy loop hears of late is no end in order", Needs: NeedsSockets | NeedsTCP | NeedsOne, Run: lateResets},
+	{ID: 140, Name: "Goexit in Control fails the engine, and the dial", Needs: NeedsSockets | NeedsOne, Run: goexitInControl},
 }
 
 func handles(e *Env) {
@@ -1329,6 +1332,59 @@ func flushNever(e *Env) {
 	free()
 	e.expectEOF(p)
 	s.lostWith("closed")
+}
+
+// writesToAnother has a peer stop reading when a callback of its connection, which has more
+// for it, has written to another one. On package net that waited for the goroutine which
+// waited for the peer.
+func writesToAnother(e *Env) {
+	const n = 8 << 20
+	bulk, other := e.conn("bulk"), e.conn("other")
+	q := e.peer(other, 0)
+	bulk.onMade = func(t couplet.Transport) { t.Write(pattern(0, n)) }
+	more := sync.OnceFunc(func() {
+		bulk.t.Write(make([]byte, 4*n))
+		other.t.Write([]byte("x"))
+	})
+	bulk.onWriteResumed = func(couplet.Transport) { more() }
+	p := e.peer(bulk, 0)
+	if _, err := readPattern(p, 0, n); err != nil {
+		e.Fatalf("read: %v", err)
+	}
+	e.expect(q, "x")
+}
+
+// lateResets has connections be reset in the midst of a large send while their loop is held
+// up. On package net the send may have taken the socket's error, and not have told of it, when
+// the reader is told of an end.
+func lateResets(e *Env) {
+	for range 12 {
+		s := e.conn("server")
+		s.onMade = func(t couplet.Transport) { t.Write(make([]byte, 8<<20)) }
+		s.onReadClosed = func(couplet.Transport) { e.Errorf("ReadClosed though the peer has sent no FIN") }
+		p := e.peer(s, 0)
+		e.expect(p, "\x00")
+		free := e.hold(s.loop)
+		p.Reset()
+		time.Sleep(2 * time.Millisecond) // for all who wait in the kernel to be told, or else it proves nothing
+		free()
+		s.lostWith("reset")
+	}
+}
+
+func goexitInControl(e *Env) {
+	eng := e.newEngine(couplet.Config{})
+	f, failed := e.failing()
+	l := e.serve([]*conn{e.conn("server")})
+	err := eng.Dial(e.ctx, e.network, l.Addr().String(), f, couplet.Control(func(uintptr) error { runtime.Goexit(); return nil }))
+	e.check(err, "Dial")
+	o := recv(e, failed, "outcome of the dial")
+	recv(e, eng.Done(), "end of the engine")
+	for _, err := range []error{o.err, eng.Err()} {
+		if _, ok := errors.AsType[*couplet.EngineError](err); !ok {
+			e.Errorf("what is told is %v", err)
+		}
+	}
 }
 
 // On io_uring, of which Linux hands over some 20 completions in one call, and on package
