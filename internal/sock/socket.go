@@ -15,8 +15,8 @@ import (
 
 // open makes a socket of sa's family and sets what o says, before bind or
 // connect.
-func open(op string, sa *Sockaddr, o *couplet.Options, prepare func(fd int) error) (fd int, err error) {
-	fd, err = unix.Socket(sa.Family(), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+func open(op string, sa *Sockaddr, o *couplet.Options, prepare func(fd int) error) (int, error) {
+	fd, err := unix.Socket(sa.Family(), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, &net.OpError{Op: op, Net: sa.Network(), Addr: sa.NetAddr(), Err: os.NewSyscallError("socket", err)}
 	}
