@@ -49,7 +49,9 @@ type Config struct {
 	RingBuffers, RingBufferSize int
 
 	// BytesPerTurn is what one connection may deliver before others have their
-	// turn (1 MiB by default).
+	// turn (1 MiB by default). WritePaused comes between turns, so it is also what a
+	// protocol that obeys it may have queued beyond its high watermark, for each
+	// connection that it is written from.
 	BytesPerTurn int
 
 	// PostsPerTurn is how many posted functions run before I/O has its turn
@@ -233,7 +235,8 @@ type Options struct {
 	// does who wants a polite end: AfterFunc and Close.
 	IdleTimeout time.Duration
 	// FlushTimeout ends a closing connection whose peer takes nothing for so
-	// long (60 s by default), by a reset.
+	// long (60 s by default), by a reset; twice that at most, since it is looked at
+	// now and then.
 	FlushTimeout time.Duration
 	// LingerTimeout bounds the wait after our FIN for the peer's
 	// acknowledgement (5 s by default).

@@ -34,7 +34,8 @@ type Engine interface {
 	// (ErrEngineClosed). Otherwise the outcome is told on a loop: Build and
 	// ConnectionMade, or the Factory's ConnectFailed. Cancelling ctx gives
 	// ConnectFailed with context.Cause(ctx); once ConnectionMade was called ctx
-	// has no effect.
+	// has no effect. (A connect that had succeeded when ctx was cancelled may be built
+	// still: a Factory that minds looks at ctx.Err.)
 	Dial(ctx context.Context, network, address string, f Factory, opts ...Option) error
 
 	// ListenPacket receives datagrams. No engine supports it yet: its error is

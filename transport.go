@@ -64,7 +64,9 @@ type Transport interface {
 	// PauseReading stops delivery from now on: DataReceived, ReadClosed and
 	// ConnectionLost for the peer's FIN or error wait for ResumeReading. The
 	// peer is held back by TCP's flow control; what the kernel had handed over
-	// already is kept, at most one buffer ring. [Options.IdleTimeout] goes on.
+	// already is kept, with io_uring at most one buffer ring for each connection
+	// ([Config.RingBuffers]: 16 MiB unless set; as a rule no more than the peer had in the
+	// socket), with the others at most one read. [Options.IdleTimeout] goes on.
 	PauseReading()
 
 	// ResumeReading takes PauseReading back. Data comes in later callbacks,

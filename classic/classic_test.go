@@ -650,3 +650,20 @@ func TestGoexitInControl(t *testing.T) {
 	}
 	receive(t, e.Done(), "end of the engine")
 }
+
+// A function that posts itself, as who has much to write is told to, had its loop never end.
+func TestAFunctionThatPostedItselfHeldTheEndUp(t *testing.T) {
+	e := newEngine(t, couplet.Config{})
+	l := e.Loops()[0]
+	refused := make(chan struct{})
+	var again func()
+	again = func() {
+		if !l.Post(again) {
+			close(refused)
+		}
+	}
+	l.Post(again)
+	e.Stop()
+	receive(t, e.Done(), "end of the engine")
+	receive(t, refused, "refusal of a post")
+}

@@ -289,15 +289,16 @@ func (l *loop) runPost(p post) {
 	l.call(p.c, "a function posted to the connection", func() { p.on(p.c) })
 }
 
-// ended closes the loop if the engine is over and nothing is left to run.
+// ended closes the loop if the engine is over, to functions that post themselves too. It
+// reports whether nothing is left to run.
 func (l *loop) ended() bool {
 	l.postMu.Lock() // else a Go in between would be promised, and forgotten
 	defer l.postMu.Unlock()
 	if !l.e.over() {
 		return false
 	}
-	l.closed = len(l.posts) == 0
-	return l.closed
+	l.closed = true
+	return len(l.posts) == 0
 }
 
 // each calls f for the loop's connections in the order they came.

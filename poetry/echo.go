@@ -9,7 +9,8 @@ import (
 
 // Echo is the Factory of an echo server: it sends back what it gets. It stops
 // reading from a client that does not take its echo, so a connection costs at
-// most the high watermark and one delivery. When the client closes its half, what
+// most the high watermark and what it may deliver in a turn (Config.BytesPerTurn).
+// When the client closes its half, what
 // is owed is sent and the connection closed. When the engine stops it goes on until
 // its clients close; the deadline of Shutdown cuts, by a reset, those who do not.
 type Echo struct {
