@@ -13,7 +13,9 @@ import (
 type Loop interface {
 	// Post queues f to run in the next turn, in order, and wakes the loop if it
 	// sleeps. It reports whether f will run: false says that the engine has
-	// ended, and true is a promise. A panic in f is logged and does no harm.
+	// ended, and true is a promise. A panic in f is logged and does no harm. The
+	// queue has no bound: who posts faster than the loop runs what is posted fills the
+	// memory, and has the end of the engine wait until all of it has run.
 	Post(f func()) bool
 
 	// AfterFunc calls f on the loop after d, never early, and never inside this

@@ -363,7 +363,9 @@ func (e *Engine) wakeStarving() {
 		return
 	}
 	for _, l := range e.loops {
-		l.Post(l.retryAccepts)
+		if l.starving.Load() > 0 {
+			l.Post(l.retryAccepts)
+		}
 	}
 }
 

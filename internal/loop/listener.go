@@ -214,10 +214,10 @@ func (ln *Listener) setStarving(on bool) {
 	}
 	ln.starving = on
 	if on {
-		ln.loop.starving++
+		ln.loop.starving.Add(1)
 		ln.loop.engine.starving.Add(1)
 	} else {
-		ln.loop.starving--
+		ln.loop.starving.Add(-1)
 		ln.loop.engine.starving.Add(-1)
 	}
 }
@@ -383,9 +383,6 @@ func (ln *Listener) retry() {
 
 // retryAccepts lets starving listeners try again.
 func (l *Loop) retryAccepts() {
-	if l.starving == 0 {
-		return
-	}
 	for ln := range l.listeners {
 		ln.retry()
 	}

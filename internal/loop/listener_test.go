@@ -193,7 +193,7 @@ func (o *listening) finish() {
 	default:
 		o.fail("Closed is not closed")
 	}
-	if o.ln.starving || o.b.loop.starving != 0 || o.b.engine.starving.Load() != 0 || o.ln.listener.open.Load() != 0 {
+	if o.ln.starving || o.b.loop.starving.Load() != 0 || o.b.engine.starving.Load() != 0 || o.ln.listener.open.Load() != 0 {
 		o.fail("the counts are not zero at the end")
 	}
 	for _, fd := range o.b.released {

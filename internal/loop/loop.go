@@ -66,7 +66,7 @@ type Loop struct {
 	spare []*Conn // what ready and over were, to be used again
 
 	listeners map[*Listener]struct{}
-	starving  int // listeners that wait for a descriptor or a place
+	starving  atomic.Int32 // listeners that wait for a descriptor or a place
 	dials     map[*dial]struct{}
 	works     atomic.Int32 // Go calls whose done has not run
 

@@ -106,6 +106,24 @@ func TestAPlaceThatBecameFreeMeanwhileWasMissed(t *testing.T) {
 	}
 }
 
+// Each connection's end woke all loops while a listener of one of them waited.
+func TestAConnectionsEndWokeLoopsOnWhichNoListenerWaits(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &notes{} }))
+	b.engine.starving.Add(1) // another loop's
+	b.engine.wakeStarving()
+	if !b.loop.posts.empty() {
+		t.Error("a loop was woken on which no listener waits")
+	}
+	ln.setStarving(true)
+	b.engine.wakeStarving()
+	if b.loop.posts.empty() {
+		t.Error("a loop was not woken on which a listener waits")
+	}
+	ln.setStarving(false)
+	b.engine.starving.Add(-1)
+}
+
 // Who was accepted after Close and before the driver had stopped was reset, though an
 // heir of the socket would have served it.
 func TestAnAcceptThatCrossedCloseWasReset(t *testing.T) {

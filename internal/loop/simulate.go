@@ -72,7 +72,7 @@ func (l *Loop) Leftovers() string {
 	note(l.open, "open connections")
 	note(len(l.listeners), "listeners")
 	note(len(l.dials), "dials")
-	note(l.starving, "starving listeners")
+	note(int(l.starving.Load()), "starving listeners")
 	note(int(l.load.Load()), "counted for LeastConnections")
 	return strings.Join(out, ", ")
 }

@@ -578,6 +578,31 @@ func TestAcknowledgedOnUnix(t *testing.T) {
 	}
 }
 
+func TestProgress(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		address := "127.0.0.1:0"
+		if network == "unix" {
+			address = filepath.Join(t.TempDir(), "s")
+		}
+		fds, addr := listen(t, network, address, 1)
+		client := dial(t, addr)
+		server := accept(t, fds[0])
+		chunk := make([]byte, 64<<10)
+		for {
+			if _, err := unix.Write(client, chunk); err != nil {
+				break
+			}
+		}
+		before := Progress(client, network == "unix")
+		for deadline := time.Now().Add(10 * time.Second); Progress(client, network == "unix") == before; {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: no progress while the peer reads", network)
+			}
+			unix.Read(server, chunk)
+		}
+	}
+}
+
 func TestResetAndErrors(t *testing.T) {
 	fds, addr := listen(t, "tcp", "127.0.0.1:0", 1)
 	client := dial(t, addr)
