@@ -230,6 +230,9 @@ func (l *loop) run() {
 		}
 	}
 	finished = true
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.timers.Clear()
 }
 
 // turn fires what is due and runs what was posted before it began. It tells how

@@ -61,6 +61,7 @@ var ownCases = []Case{
 	{ID: 138, Name: "what a callback writes to another does not wait for its own peer", Run: writesToAnother},
 	{ID: 139, Name: "a reset that a busy loop hears of late is no end in order", Needs: NeedsSockets | NeedsTCP | NeedsOne, Run: lateResets},
 	{ID: 140, Name: "Goexit in Control fails the engine, and the dial", Needs: NeedsSockets | NeedsOne, Run: goexitInControl},
+	{ID: 141, Name: "an engine that has ended keeps none of its timers", Needs: NeedsOne, Run: timersEndWithTheEngine},
 }
 
 func handles(e *Env) {
@@ -1311,6 +1312,42 @@ func dialsAreForgotten(e *Env) {
 	}
 	c.do(func(t couplet.Transport) { t.Close() })
 	c.lostWith("closed")
+}
+
+// timersEndWithTheEngine holds on to an engine, its loop and its timers after the end.
+func timersEndWithTheEngine(e *Env) {
+	eng := e.newEngine(couplet.Config{})
+	l := eng.Loops()[0]
+	var freed [3]atomic.Bool
+	var timers [2]couplet.Timer
+	func() {
+		var marks [len(freed)]*[64]byte
+		for i := range marks {
+			marks[i] = new([64]byte)
+			runtime.AddCleanup(marks[i], func(freed *atomic.Bool) { freed.Store(true) }, &freed[i])
+		}
+		e.on(l, func() {
+			l.AfterFunc(time.Hour, func() { marks[0][0]++ })
+			l.Every(time.Hour, func() { marks[1][0]++ })
+			timers[0] = l.AfterFunc(time.Hour, func() { e.Errorf("a timer fired after the end") })
+			timers[1] = l.Every(time.Hour, func() { e.Errorf("a timer fired after the end") })
+			l.Post(func() { marks[2][0]++ })
+		})
+	}()
+	_, err := eng.Shutdown(e.ctx)
+	e.check(err, "Shutdown")
+	for i, what := range []string{"AfterFunc", "Every", "Post"} {
+		e.until("what "+what+" was given is collected", func() bool {
+			runtime.GC()
+			return freed[i].Load()
+		})
+	}
+	for _, t := range timers {
+		if t.Stop() || t.Reset(time.Hour) {
+			e.Errorf("a timer is pending after the end")
+		}
+	}
+	runtime.KeepAlive(eng)
 }
 
 // A request is a context that has more than a time.

@@ -165,5 +165,6 @@ func (b *buffers) close() error {
 	if b == nil || b.ring == nil {
 		return nil
 	}
+	b.blocks = nil
 	return b.ring.Close()
 }

@@ -655,9 +655,16 @@ func (l *Loop) End() error {
 	l.ending = true
 	l.lastPosts()
 	err := l.driver.Shutdown()
+	l.letGo()
+	return err
+}
+
+// letGo gives up what an ended loop has of memory and of its users.
+func (l *Loop) letGo() {
+	l.timers.Clear()
+	l.segments = segments{}
 	l.count.Held = 0
 	l.publish()
-	return err
 }
 
 // stop begins the end: no accepts, no dials, and every protocol is told.
@@ -720,8 +727,7 @@ func (l *Loop) fail(cause error) {
 		d.fail(l.failure)
 	}
 	l.lastPosts()
-	l.count.Held = 0
-	l.publish()
+	l.letGo()
 }
 
 // abandon ends everything that a failed loop has, and tells nobody yet.

@@ -168,6 +168,14 @@ func (q *Queue) Remove(t *Timer) bool {
 	return true
 }
 
+// Clear disarms all timers, and lets go of what held them.
+func (q *Queue) Clear() {
+	for e := q.first(); e != nil; e = q.first() {
+		q.Remove(e.t)
+	}
+	*q = Queue{seq: q.seq}
+}
+
 // first is the entry that is due first, or nil.
 func (q *Queue) first() *entry {
 	var first *entry
