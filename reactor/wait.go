@@ -175,7 +175,7 @@ func (d *driver) set(op operation, s *conn, want interest) {
 		if s.sending { // while it is paused nobody would hear of the end
 			d.reports = append(d.reports, report{kind: sent, key: s.key(), errno: err})
 		}
-		if s.receiving || s.connecting || !s.sending {
+		if s.receiving || !s.sending { // a connect does not send
 			d.reports = append(d.reports, r)
 		}
 		s.watching, s.connecting, s.receiving, s.sending, s.full = false, false, false, false, false
