@@ -665,6 +665,20 @@ func TestAScopedAddressAllocatesLittle(t *testing.T) {
 	}
 }
 
+func TestRemoteIsTheWholeAddress(t *testing.T) {
+	for _, ip := range []net.IP{net.IPv4(1, 2, 3, 4).To4(), net.ParseIP("2001:db8::1")} {
+		a := &net.TCPAddr{IP: ip, Port: 65535}
+		if r, ok := RemoteOf(a); !ok || r.NetAddr().String() != a.String() {
+			t.Errorf("%v becomes %v", a, r.NetAddr())
+		}
+	}
+	for _, a := range []net.Addr{nil, &net.UnixAddr{Name: "s"}, &net.TCPAddr{}, &net.TCPAddr{IP: net.ParseIP("fe80::1"), Zone: "lo"}} {
+		if r, ok := RemoteOf(a); ok || r.NetAddr() != nil {
+			t.Errorf("%v becomes %v", a, r.NetAddr())
+		}
+	}
+}
+
 func TestFromAddrPortRoundTrip(t *testing.T) {
 	for _, s := range []string{"1.2.3.4:5", "[2001:db8::1]:65535", "[::]:0"} {
 		ap := netip.MustParseAddrPort(s)
