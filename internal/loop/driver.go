@@ -23,8 +23,9 @@ type Driver interface {
 	// Listen arms accepting on l: Accepted for each connection, until
 	// StopAccept or until an Accepted with an error, which disarms.
 	Listen(l *Listener)
-	// StopAccept disarms, and is answered by one AcceptStopped. Connections
-	// may still be reported before it. It is called only while armed.
+	// StopAccept disarms, and is answered by one AcceptStopped. Connections, and an
+	// error that was on its way, may still be reported before it. It is called only
+	// while armed.
 	StopAccept(l *Listener)
 
 	// Connect starts to connect c to c.Sockaddr: one Connected.

@@ -289,11 +289,10 @@ const (
 // descriptors or memory ran out, and gives up where the socket is no good.
 func (ln *Listener) acceptFailed(errno syscall.Errno) {
 	l := ln.loop
-	ln.armed = false
 	if ln.stopping {
-		l.AcceptStopped(ln)
-		return
+		return // AcceptStopped follows
 	}
+	ln.armed = false
 	switch sock.JudgeAccept(errno) {
 	case sock.Ignore:
 		l.count.AcceptIgnored++

@@ -86,6 +86,8 @@ var listenEvents = []struct {
 	{"aborted", func(o *listening) bool { return o.armed && !o.stopping }, func(o *listening) { o.accept(syscall.ECONNABORTED) }},
 	{"exhausted", func(o *listening) bool { return o.armed && !o.stopping }, func(o *listening) { o.accept(syscall.EMFILE) }},
 	{"broken", func(o *listening) bool { return o.armed && !o.stopping }, func(o *listening) { o.accept(syscall.EBADF) }},
+	// The error was on its way when StopAccept came, whose AcceptStopped is due all the same.
+	{"broken meanwhile", func(o *listening) bool { return o.stopping }, func(o *listening) { o.b.loop.Accepted(o.ln, -1, syscall.ENOSPC) }},
 	{"stopped", func(o *listening) bool { return o.stopping }, (*listening).acceptStopped},
 	{"leave", func(o *listening) bool { return len(o.made) > 0 }, (*listening).leave},
 	{"time", func(o *listening) bool { return o.b.loop.timers.Len() > 0 }, nil},
