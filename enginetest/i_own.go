@@ -62,6 +62,7 @@ var ownCases = []Case{
 	{ID: 139, Name: "a reset that a busy loop hears of late is no end in order", Needs: NeedsSockets | NeedsTCP | NeedsOne, Run: lateResets},
 	{ID: 140, Name: "Goexit in Control fails the engine, and the dial", Needs: NeedsSockets | NeedsOne, Run: goexitInControl},
 	{ID: 141, Name: "an engine that has ended keeps none of its timers", Needs: NeedsOne, Run: timersEndWithTheEngine},
+	{ID: 142, Name: "LocalAddr is what the client dialled, of a listener for all addresses, too", Needs: NeedsSockets | NeedsTCP, Run: localAddresses},
 }
 
 func handles(e *Env) {
@@ -1348,6 +1349,24 @@ func timersEndWithTheEngine(e *Env) {
 		}
 	}
 	runtime.KeepAlive(eng)
+}
+
+func localAddresses(e *Env) {
+	s, c := e.conn("server"), e.conn("client")
+	l, err := e.Server.Listen(e.network, ":0", couplet.FactoryFunc(s.build))
+	e.check(err, "Listen")
+	host, _, _ := net.SplitHostPort(e.address())
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	address := net.JoinHostPort(host, port)
+	e.dial(address, c)
+	s.waitMade()
+	c.waitMade()
+	if s.local.String() != address || c.peerAddr.String() != address {
+		e.Errorf("of the connection to %s LocalAddr is %v at the server, RemoteAddr %v at the client", address, s.local, c.peerAddr)
+	}
+	if s.peerAddr.String() != c.local.String() {
+		e.Errorf("the client is %v for the server, %v for itself", s.peerAddr, c.local)
+	}
 }
 
 // A request is a context that has more than a time.

@@ -409,34 +409,38 @@ func TestAFailedEngineKeptItsUsers(t *testing.T) {
 
 // What a failed ring still sends from is kept, as the kernel may read it yet, and no more.
 func TestAFailedEngineKeepsWhatItSends(t *testing.T) {
-	onTiers(t, couplet.Config{Logger: slog.New(slog.DiscardHandler)}, func(t *testing.T, e couplet.Engine) {
-		p := &late{made: make(chan couplet.Handle, 1), lost: make(chan error, 1)}
-		_, c := testpeer.Dial(t, e, "tcp4", p, couplet.SendBuffer(64<<10))
-		defer c.Close()
-		h := <-p.made
-		var sent, queued weak.Pointer[byte]
-		h.Post(func(t couplet.Transport) {
-			for _, kept := range []*weak.Pointer[byte]{&sent, &queued} {
-				memory := make([]byte, 32<<20) // more than the sockets hold, and one send takes
-				*kept = weak.Make(&memory[0])
-				b := couplet.NewBuffer(memory, nil)
-				t.WriteBuffer(b)
-				b.Release()
-			}
-			h.Post(func(couplet.Transport) { runtime.Goexit() }) // in the next turn: it is being sent by then
-		})
-		<-e.Done()
-		<-p.lost
-		runtime.GC()
-		if sent.Value() == nil {
-			t.Error("memory that the kernel sends from is given up")
+	for _, ablation := range []couplet.Ablation{{}, {ZeroCopy: true}} {
+		onTiers(t, couplet.Config{Logger: slog.New(slog.DiscardHandler), Ablation: ablation}, keepsWhatItSends)
+	}
+}
+
+func keepsWhatItSends(t *testing.T, e couplet.Engine) {
+	p := &late{made: make(chan couplet.Handle, 1), lost: make(chan error, 1)}
+	_, c := testpeer.Dial(t, e, "tcp4", p, couplet.SendBuffer(64<<10))
+	defer c.Close()
+	h := <-p.made
+	var sent, queued weak.Pointer[byte]
+	h.Post(func(t couplet.Transport) {
+		for _, kept := range []*weak.Pointer[byte]{&sent, &queued} {
+			memory := make([]byte, 32<<20) // more than the sockets hold, and one send takes
+			*kept = weak.Make(&memory[0])
+			b := couplet.NewBuffer(memory, nil)
+			t.WriteBuffer(b)
+			b.Release()
 		}
-		for deadline := time.Now().Add(10 * time.Second); queued.Value() != nil; runtime.GC() {
-			if time.Now().After(deadline) {
-				t.Fatal("memory that waited behind it is kept")
-			}
-		}
+		h.Post(func(couplet.Transport) { runtime.Goexit() }) // in the next turn: it is being sent by then
 	})
+	<-e.Done()
+	<-p.lost
+	runtime.GC()
+	if sent.Value() == nil {
+		t.Error("memory that the kernel sends from is given up")
+	}
+	for deadline := time.Now().Add(10 * time.Second); queued.Value() != nil; runtime.GC() {
+		if time.Now().After(deadline) {
+			t.Fatal("memory that waited behind it is kept")
+		}
+	}
 }
 
 // A unix listening socket that was handed over, and that somebody shut down then, was polled
