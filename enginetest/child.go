@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -152,8 +153,9 @@ func panicCrashes(e *Env) {
 	c.ask("")
 	for c.out.Scan() {
 	}
-	if err := c.end(); err == nil {
-		e.Errorf("with PanicCrashes a panic did not end the process")
+	var exit *exec.ExitError
+	if err := c.end(); !errors.As(err, &exit) || exit.ExitCode() != 2 { // a test that fails exits with 1
+		e.Errorf("with PanicCrashes the process did not end of a panic, but with %v", err)
 	}
 	if text := c.stderr.String(); !strings.Contains(text, "a crash that was asked for") || !strings.Contains(text, "goroutine") {
 		e.Errorf("the process ended without the panic and its stack:\n%s", text)

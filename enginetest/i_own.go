@@ -63,6 +63,8 @@ var ownCases = []Case{
 	{ID: 140, Name: "Goexit in Control fails the engine, and the dial", Needs: NeedsSockets | NeedsOne, Run: goexitInControl},
 	{ID: 141, Name: "an engine that has ended keeps none of its timers", Needs: NeedsOne, Run: timersEndWithTheEngine},
 	{ID: 142, Name: "LocalAddr is what the client dialled, of a listener for all addresses, too", Needs: NeedsSockets | NeedsTCP, Run: localAddresses},
+	{ID: 143, Name: "of a peer's stream no more than a ring is taken while its reader is paused", Config: couplet.Config{BytesPerTurn: 128 << 10, RingBuffers: 16, RingBufferSize: 16 << 10}, Run: pausedTakesLittle},
+	{ID: 144, Name: "a socket of which somebody has a duplicate keeps no loop awake after its end", Needs: NeedsSockets | NeedsLinux, Run: duplicates},
 }
 
 func handles(e *Env) {
@@ -1349,6 +1351,68 @@ func timersEndWithTheEngine(e *Env) {
 		}
 	}
 	runtime.KeepAlive(eng)
+}
+
+func pausedTakesLittle(e *Env) {
+	const (
+		n    = 16 << 20 // more than sockets hold
+		most = 1 << 20  // a ring, or a turn's reads
+	)
+	for _, from := range []int64{0, 1, n / 2} {
+		s := e.conn(fmt.Sprintf("server that pauses at byte %d", from))
+		s.stream = true
+		pause := func(t couplet.Transport) {
+			if s.total() >= from {
+				t.PauseReading()
+			}
+		}
+		s.onMade = pause
+		s.onData = func(t couplet.Transport, _ []byte) { pause(t) }
+		before := e.Server.Stats().BytesReceived
+		p := e.peer(s, 0, couplet.ReceiveBuffer(64<<10))
+		go p.Write(pattern(0, n))
+		if from > 0 {
+			s.waitBytes(from)
+		}
+		taken := func() int64 { return e.Server.Stats().BytesReceived - before }
+		for last := int64(-1); last != taken(); e.settle(s.loop) {
+			last = taken() // until no more comes
+		}
+		if got := taken(); got-s.total() > most {
+			e.Errorf("%s: %d bytes were taken of the peer, %d delivered", s.name, got, s.total())
+		}
+		s.do(func(t couplet.Transport) {
+			s.onData = nil
+			t.ResumeReading()
+		})
+		s.waitBytes(n)
+	}
+}
+
+func duplicates(e *Env) {
+	c := e.conn("client")
+	l := e.peerListener()
+	e.dial(l.Addr().String(), c, couplet.Control(func(fd uintptr) error {
+		dup, err := rawDup(fd)
+		if err == nil {
+			e.cleanup(func() { rawClose(dup) })
+		}
+		return err
+	}))
+	p, err := l.Accept()
+	e.check(err, "accept")
+	e.adopt(p)
+	c.waitMade()
+	c.do(func(t couplet.Transport) { t.Abort() })
+	c.lostWith("aborted")
+	e.send(p, []byte("to the duplicate"))
+	p.CloseWrite()
+	e.settle(c.loop)
+	before := e.Client.Stats().Turns
+	e.pass(c.loop, 50*time.Millisecond)
+	if turns := e.Client.Stats().Turns - before; turns > 1000 {
+		e.Errorf("the loop made %d turns in 50 ms", turns)
+	}
 }
 
 func localAddresses(e *Env) {

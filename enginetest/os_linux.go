@@ -187,6 +187,8 @@ func rawConnect(fd int, addr net.Addr) error {
 
 func rawClose(fd int) { unix.Close(fd) }
 
+func rawDup(fd uintptr) (int, error) { return unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }
+
 func rawShutdown(fd uintptr) error { return unix.Shutdown(int(fd), unix.SHUT_RDWR) }
 
 // sendUrgent sends b as TCP urgent data.

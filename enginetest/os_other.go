@@ -27,6 +27,7 @@ func bound(string) (int, string, func(), error) { return -1, "", nil, errors.Err
 func rawSocket(string) (int, error)             { return -1, errors.ErrUnsupported }
 func rawConnect(int, net.Addr) error            { return errors.ErrUnsupported }
 func rawClose(int)                              {}
+func rawDup(uintptr) (int, error)               { return -1, errors.ErrUnsupported }
 func rawShutdown(uintptr) error                 { return errors.ErrUnsupported }
 func sendUrgent(Peer, byte) error               { return errors.ErrUnsupported }
 func boundFile(string) (*os.File, error)        { return nil, errors.ErrUnsupported }

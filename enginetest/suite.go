@@ -243,6 +243,9 @@ func runCase(t *testing.T, s *Suite, network string, g group, c Case) (hung bool
 		e.Errorf("the case hangs; all goroutines:\n%s", allStacks())
 	}
 	hung = e.ctx.Err() != nil || hung
+	if hung && !t.Failed() {
+		e.Errorf("what the case waited for did not come in its time")
+	}
 	e.close()
 	if t.Failed() {
 		e.explain()
