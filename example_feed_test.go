@@ -12,7 +12,7 @@ import (
 
 // stream is a connection that a goroutine feeds.
 type stream struct {
-	made   chan<- *stream
+	feed   func(s *stream) // runs in a goroutine of its own
 	handle couplet.Handle
 	paused bool          // belongs to the loop
 	room   chan struct{} // has place for one: to try again
@@ -25,8 +25,8 @@ var (
 	_ couplet.DrainHandler      = (*stream)(nil)
 )
 
-func newStream(made chan<- *stream) *stream {
-	return &stream{made: made, room: make(chan struct{}, 1), lost: make(chan struct{})}
+func newStream(feed func(s *stream)) *stream {
+	return &stream{feed: feed, room: make(chan struct{}, 1), lost: make(chan struct{})}
 }
 
 // write is Handle.Write, and waits while there is no room. It blocks, so it is for
@@ -70,7 +70,7 @@ func (s *stream) WriteResumed(couplet.Transport) {
 
 func (s *stream) ConnectionMade(t couplet.Transport) {
 	s.handle = t.Handle()
-	s.made <- s
+	go s.feed(s)
 }
 
 func (s *stream) DataReceived(couplet.Transport, []byte) {}
@@ -89,15 +89,8 @@ func ExampleHandle_Write() {
 		panic(err)
 	}
 	defer engine.Shutdown(context.Background())
-	made := make(chan *stream, 1)
-	l, err := engine.Listen("tcp", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol {
-		return newStream(made)
-	}), couplet.MaxOutbound(1<<20))
-	if err != nil {
-		panic(err)
-	}
-	go func() {
-		s, piece := <-made, make([]byte, 64<<10)
+	feed := func(s *stream) {
+		piece := make([]byte, 64<<10)
 		for range 1024 {
 			if s.write(piece) != nil {
 				s.handle.Abort() // it must not look whole
@@ -105,8 +98,13 @@ func ExampleHandle_Write() {
 			}
 		}
 		s.handle.Close()
-	}()
-
+	}
+	l, err := engine.Listen("tcp", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol {
+		return newStream(feed)
+	}), couplet.MaxOutbound(1<<20))
+	if err != nil {
+		panic(err)
+	}
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		panic(err)

@@ -241,7 +241,7 @@ func TestExampleGoroutineGetsToItsEnd(t *testing.T) {
 	each(t, func(t *testing.T, e couplet.Engine) {
 		for _, late := range []bool{false, true} {
 			made, paused := make(chan *stream, 1), make(pausing, 1)
-			_, c := testpeer.Dial(t, e, "tcp", pausingStream{newStream(made), paused}, couplet.MaxOutbound(256<<10))
+			_, c := testpeer.Dial(t, e, "tcp", pausingStream{newStream(func(s *stream) { made <- s }), paused}, couplet.MaxOutbound(256<<10))
 			t.Cleanup(func() { c.Close() })
 			c.SetDeadline(time.Now().Add(time.Minute))
 			s := awaited(t, "the connection", made)
@@ -275,7 +275,7 @@ func TestExampleGoroutineGetsToItsEnd(t *testing.T) {
 func TestExampleGoroutineEndsWithItsConnection(t *testing.T) {
 	each(t, func(t *testing.T, e couplet.Engine) {
 		made := make(chan *stream, 1)
-		_, c := testpeer.Dial(t, e, "tcp", newStream(made), couplet.MaxOutbound(256<<10))
+		_, c := testpeer.Dial(t, e, "tcp", newStream(func(s *stream) { made <- s }), couplet.MaxOutbound(256<<10))
 		defer c.Close()
 		s := awaited(t, "the connection", made)
 		wrote, failed := make(chan bool, 1), make(chan error, 1)

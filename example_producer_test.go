@@ -65,10 +65,10 @@ func ExampleWriteFlow() {
 		panic(err)
 	}
 	defer engine.Shutdown(context.Background())
-	ended, piece := make(chan int, 1), make([]byte, 64<<10)
+	ended, piece := make(chan int, 1), make([]byte, 64<<10) // ended has room for the only client: no callback waits
 	l, err := engine.Listen("tcp", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol {
 		return &source{left: 64 << 20, piece: piece, ended: ended}
-	}))
+	}), couplet.MaxConns(1))
 	if err != nil {
 		panic(err)
 	}

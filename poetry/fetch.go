@@ -78,11 +78,11 @@ func run(ctx context.Context, e couplet.Engine, addrs []Addr, o FetchOptions, wi
 
 func (g *group) report() Report { return Report{g.results, g.arrivals, g.elapsed} }
 
-// begin starts the first fetches.
+// begin starts the first fetches, each by itself: a hook that panics ends no other's start.
 func (g *group) begin(width int) {
 	g.began = g.loop.Now()
 	for range width {
-		g.startNext()
+		g.loop.Post(g.startNext)
 	}
 }
 

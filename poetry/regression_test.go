@@ -51,6 +51,39 @@ func TestAHookThatPanickedHeldFetchAllUp(t *testing.T) {
 	}
 }
 
+// Behind a hook that panicked at the first poem FetchAll went on one by one: one that did not
+// answer held up all behind it.
+func TestBehindAHookThatPanickedPoemsCameOneByOne(t *testing.T) {
+	onEach(t, func(t *testing.T, e couplet.Engine) {
+		good := serve(t, e, "tcp", poetry.NewFastServer(text(100)))
+		silent, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer silent.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		left := 3
+		r := poetry.FetchAll(ctx, e, []poetry.Addr{good, {Network: "tcp", Address: silent.Addr().String()}, good, good}, poetry.FetchOptions{
+			OnStart: func(task int, _ poetry.Addr) {
+				if task == 1 {
+					panic("OnStart")
+				}
+			},
+			OnDone: func(poetry.Result) {
+				if left--; left == 0 { // all but the silent one
+					cancel()
+				}
+			},
+		})
+		for _, p := range r.Results[2:] {
+			if p.Err != nil {
+				t.Errorf("poem %d: %v", p.Task, p.Err)
+			}
+		}
+	})
+}
+
 // With OnLoop among the options for Dial the fetches were another loop's than what counts them.
 // The race detector tells.
 func TestFetchesOnAnotherLoopThanTheirGroup(t *testing.T) {
