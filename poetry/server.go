@@ -31,6 +31,7 @@ type Server struct {
 	// begins.
 	OnStart func(client net.Addr)
 	// OnEnd, if not nil, is called on the connection's loop when it is gone.
+	// sent is what was written, of which, of a poem that was cut, not all need have left.
 	// err is nil if the whole poem and the FIN were taken, by our kernel, and not cut
 	// there by the end of Shutdown's patience.
 	OnEnd func(client net.Addr, sent int, err error)

@@ -187,8 +187,8 @@ func (a *agent) run(cmd *cobra.Command) error {
 		}
 		fmt.Fprintf(a.stderr, "couplet: the agent and the servers that it starts can be reached over the network at %s.\n", where)
 	}
-	log, endLog := a.logger()
-	defer endLog()
+	log, lines := a.logger()
+	defer lines.end()
 	err = bench.Agent{
 		TimeLimit: time.Duration(a.timeLimit), ServerPort: a.serverPort, CPU: a.cpu, Keep: a.keep, Log: log,
 		Announce: func(token string) error {

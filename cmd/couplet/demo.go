@@ -101,8 +101,8 @@ func (d *demo) run() error {
 	}
 	ctx, stop := interruptible()
 	defer stop()
-	log, endLog := d.logger()
-	defer endLog()
+	log, lines := d.logger()
+	defer lines.end()
 	var running []couplet.Engine
 	defer func() {
 		for _, e := range running {

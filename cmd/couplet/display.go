@@ -67,9 +67,9 @@ func (l *lineDisplay) done(r poetry.Result) {
 	}
 }
 
-// missingServer is how to start the server that refused r, or "".
+// missingServer is how to start the server that r did not find, or "".
 func missingServer(r poetry.Result) string {
-	if !errors.Is(r.Err, syscall.ECONNREFUSED) {
+	if !errors.Is(r.Err, syscall.ECONNREFUSED) && (r.Addr.Network != "unix" || !errors.Is(r.Err, syscall.ENOENT)) {
 		return ""
 	}
 	where := "--unix " + r.Addr.Address

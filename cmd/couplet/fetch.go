@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -77,8 +78,9 @@ func interruptible() (ctx context.Context, stop func()) {
 		case <-gone:
 		case <-ctx.Done():
 		}
-		signal.Stop(signals)
 		cancel(errInterrupted)
+		time.Sleep(sameSignal)
+		signal.Stop(signals)
 	}()
 	return ctx, func() { cancel(nil) }
 }
@@ -112,14 +114,14 @@ func (f *fetching) run(args []string) error {
 	}
 	ctx, stop := interruptible()
 	defer stop()
-	log, endLog := f.logger()
-	defer endLog()
+	log, said := f.logger()
+	defer said.end()
 	e, err := f.open(couplet.Config{Logger: log})
 	if err != nil {
 		return err
 	}
 	defer e.Shutdown(context.Background())
-	f.introduce(e)
+	f.introduce(f.stderr, e)
 
 	var lines io.Writer = f.stdout
 	switch {
@@ -144,7 +146,9 @@ func (f *fetching) run(args []string) error {
 			OnDone:  func(p poetry.Result) { r.do(func() { d.done(p) }) },
 		})
 	}()
-	r.run()
+	if !r.shown(ctx) {
+		return failure{errInterrupted}
+	}
 	d.end(report)
 	return f.deliver(e, report)
 }
@@ -155,23 +159,28 @@ func (f *fetching) deliver(e couplet.Engine, r poetry.Report) error {
 	if r.Got() < len(r.Results) {
 		result = errToldAlready
 	}
+	lost := 0
 	for _, p := range r.Results {
 		if p.Err != nil {
 			continue
 		}
 		if f.print {
-			if _, err := f.stdout.Write(p.Poem); err != nil {
-				return failure{err}
-			}
+			f.stdout.Write(p.Poem) // which keeps its error
 		}
 		if f.output != "" {
-			if err := os.MkdirAll(f.output, 0o777); err != nil {
-				return failure{err}
+			path := filepath.Join(f.output, fileName(p, len(r.Results)))
+			err := os.MkdirAll(f.output, 0o777)
+			if err == nil {
+				err = writeWhole(path, p.Poem)
 			}
-			if err := writeWhole(filepath.Join(f.output, fileName(p, len(r.Results))), p.Poem); err != nil {
-				return failure{err}
+			if err != nil { // the others are written all the same
+				lost++
+				result = failure{fmt.Errorf("%s cannot be written: %w; choose another --output", path, cause(err))}
 			}
 		}
+	}
+	if lost > 1 {
+		result = failure{fmt.Errorf("%d poems are lost, the last: %w", lost, result)}
 	}
 	if f.asJSON {
 		if err := writeJSON(f.stdout, f.summary(e, r)); err != nil {
@@ -179,6 +188,15 @@ func (f *fetching) deliver(e couplet.Engine, r poetry.Report) error {
 		}
 	}
 	return result
+}
+
+// cause is what a call on a file failed of, without the name that it had there.
+func cause(err error) error {
+	var no syscall.Errno
+	if errors.As(err, &no) {
+		return no
+	}
+	return err
 }
 
 // fileName is "N-ADDR.txt", with what does not belong into a file's name made
@@ -212,12 +230,14 @@ func mayMake(dir string) error {
 
 // writeWhole writes a file whole or not at all.
 func writeWhole(path string, text []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".couplet-*")
+	// Not by os.CreateTemp, whose file is nobody else's, whatever the umask says.
+	name := filepath.Join(filepath.Dir(path), fmt.Sprintf(".couplet-%016x", rand.Uint64()))
+	tmp, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return err
 	}
 	_, err = tmp.Write(text)
-	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
+	err = errors.Join(err, tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), path)
 	}

@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -224,5 +226,52 @@ func TestQuietFetchSaysWhatMatters(t *testing.T) {
 	o := couple(t, "fetch", "-q", "--engine", "goroutine", s.addr).want(t, 0)
 	if !regexp.MustCompile(`^Task 1: 628 bytes of poetry\nGot 1 poems in \S+\n$`).MatchString(o.stdout) || o.stderr != "" {
 		t.Errorf("stdout %q, stderr %q", o.stdout, o.stderr)
+	}
+}
+
+// With the first poem that could not be written all after it were lost, and the outcome.
+func TestAPoemThatCannotBeWrittenCostsNoOther(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "poem", "--fast")
+	dir := t.TempDir()
+	name := func(task int) string { return filepath.Join(dir, fmt.Sprintf("%d-127.0.0.1-%s.txt", task, s.addr)) }
+	if err := os.Mkdir(name(1), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	o := couple(t, "fetch", "-q", "--json", "--output", dir, s.addr, s.addr, s.addr).want(t, 1)
+	for task := 2; task <= 3; task++ {
+		if text, err := os.ReadFile(name(task)); err != nil || string(text) != poem("ozymandias") {
+			t.Errorf("poem %d: %d bytes, %v", task, len(text), err)
+		}
+	}
+	if got := (fetchSummary{}); json.Unmarshal([]byte(o.stdout), &got) != nil || got.Got != 3 {
+		t.Errorf("the outcome is %q", o.stdout)
+	}
+	if want := name(1) + " cannot be written: "; !strings.Contains(o.stderr, want) || !strings.Contains(o.stderr, "--output") {
+		t.Errorf("it says %q, not %q", o.stderr, want)
+	}
+}
+
+// A poem's file was for everybody to read, whatever the umask said.
+func TestAPoemsFileObeysTheUmask(t *testing.T) {
+	t.Parallel()
+	s, dir := serve(t, "poem", "--fast"), t.TempDir()
+	beginCmd(t, exec.Command("sh", "-c", `umask 027; exec "$0" "$@"`, binary, "fetch", "-q", "--output", dir, s.addr)).end().want(t, 0)
+	info, err := os.Stat(filepath.Join(dir, "1-127.0.0.1-"+s.addr+".txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mode := info.Mode(); mode != 0o640 {
+		t.Errorf("its mode is %v", mode)
+	}
+}
+
+// Who fetches from a unix socket that is not there was not told how to start its server.
+func TestAMissingUnixServerHasARemedy(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	o := couple(t, "fetch", "-q", "unix:"+path).want(t, 1)
+	if want := "couplet serve poem --unix " + path; !strings.Contains(o.stderr, want) {
+		t.Errorf("it says %q, and not %q", o.stderr, want)
 	}
 }

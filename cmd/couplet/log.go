@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -18,6 +17,7 @@ const lastWait = time.Second
 // exceeds its bound is dropped and counted.
 type patientWriter struct {
 	w    io.Writer
+	gap  func(w io.Writer, dropped int) // writes the line that tells so
 	wake chan struct{}
 	done chan struct{}
 
@@ -27,8 +27,8 @@ type patientWriter struct {
 	closed  bool
 }
 
-func newPatientWriter(w io.Writer) *patientWriter {
-	p := &patientWriter{w: w, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func newPatientWriter(w io.Writer, gap func(w io.Writer, dropped int)) *patientWriter {
+	p := &patientWriter{w: w, gap: gap, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go p.run()
 	return p
 }
@@ -60,13 +60,14 @@ func (p *patientWriter) run() {
 		<-p.wake
 		p.mu.Lock()
 		batch, p.pending = p.pending, batch[:0]
-		if p.dropped > 0 {
-			batch = fmt.Appendf(batch, "(%d lines dropped: they were not read fast enough)\n", p.dropped)
-			p.dropped = 0
-		}
+		dropped := p.dropped
+		p.dropped = 0
 		closed = p.closed
 		p.mu.Unlock()
 		p.w.Write(batch)
+		if dropped > 0 && p.gap != nil {
+			p.gap(p.w, dropped)
+		}
 	}
 }
 

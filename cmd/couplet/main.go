@@ -51,7 +51,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return statusDone
 	}
 	if text := oneLine(err.Error()); text != "" {
-		fmt.Fprintln(stderr, "couplet: "+text)
+		last := newPatientWriter(stderr, nil) // whoever reads it, or not, the process ends
+		fmt.Fprintln(last, "couplet: "+text)
+		last.end()
 	}
 	if errors.As(err, new(failure)) {
 		return statusFailed

@@ -1,6 +1,10 @@
 package main
 
-import "sync"
+import (
+	"context"
+	"sync"
+	"time"
+)
 
 // A relay carries work from a loop, which must not wait for a terminal or a
 // pipe, to the goroutine that writes.
@@ -9,10 +13,11 @@ type relay struct {
 	more   sync.Cond
 	queue  []func()
 	closed bool
+	over   chan struct{} // by close
 }
 
 func newRelay() *relay {
-	r := new(relay)
+	r := &relay{over: make(chan struct{})}
 	r.more.L = &r.mu
 	return r
 }
@@ -31,6 +36,30 @@ func (r *relay) close() {
 	r.closed = true
 	r.mu.Unlock()
 	r.more.Signal()
+	close(r.over)
+}
+
+// shown runs what is handed over and waits for the end of it; once ctx is done and no
+// more comes, but for lastWait: nobody may read what is written. It reports whether all
+// was called.
+func (r *relay) shown(ctx context.Context) bool {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.run()
+	}()
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+	}
+	<-r.over
+	select {
+	case <-done:
+		return true
+	case <-time.After(lastWait):
+		return false
+	}
 }
 
 // run calls what is handed over, until close.

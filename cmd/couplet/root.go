@@ -140,20 +140,22 @@ func version() string {
 	return fmt.Sprintf("couplet %s, %s %s/%s, io_uring binding: %s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH, engines.Binding)
 }
 
-// logger writes to stderr. Nothing that logs waits for whoever reads that; end
+// logger writes to stderr, by w. Nothing that logs waits for whoever reads that; w.end
 // writes what is left.
-func (c *common) logger() (log *slog.Logger, end func()) {
-	w := newPatientWriter(c.stderr)
+func (c *common) logger() (log *slog.Logger, w *patientWriter) {
 	options := &slog.HandlerOptions{Level: slog.LevelInfo}
 	if c.quiet {
 		options.Level = slog.LevelWarn
 	}
-	var h slog.Handler = slog.NewTextHandler(w, options)
+	to := func(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, options)) }
 	if c.logFormat == "json" {
 		options.ReplaceAttr = durationText
-		h = slog.NewJSONHandler(w, options)
+		to = func(w io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(w, options)) }
 	}
-	return slog.New(h), w.end
+	w = newPatientWriter(c.stderr, func(w io.Writer, dropped int) {
+		to(w).Warn("lines dropped: they were not read fast enough", "lines", dropped)
+	})
+	return to(w), w
 }
 
 // durationText has a duration read 10s in JSON too, where slog writes nanoseconds.
@@ -183,17 +185,17 @@ func advised(err error, means string) error {
 	return err
 }
 
-// introduce writes the engine line. It is never left out where auto had to
+// introduce writes the engine line to w. It is never left out where auto had to
 // fall back.
-func (c *common) introduce(e couplet.Engine) {
+func (c *common) introduce(w io.Writer, e couplet.Engine) {
 	why, fallback := engines.Choice(e)
 	if c.quiet && !fallback {
 		return
 	}
 	if c.logFormat == "json" {
-		slog.New(slog.NewJSONHandler(c.stderr, nil)).LogAttrs(context.Background(), slog.LevelInfo, "engine",
+		slog.New(slog.NewJSONHandler(w, nil)).LogAttrs(context.Background(), slog.LevelInfo, "engine",
 			slog.String("name", e.Name()), slog.String("description", e.Describe()), slog.Int("loops", len(e.Loops())), slog.String("why", why))
 		return
 	}
-	fmt.Fprintf(c.stderr, "Engine %s: %s.\n", e.Name(), e.Describe())
+	fmt.Fprintf(w, "Engine %s: %s.\n", e.Name(), e.Describe())
 }

@@ -92,8 +92,11 @@ func (s *serving) run(name string, build func(log *slog.Logger) couplet.Factory)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
 
-	log, endLog := s.logger()
-	defer endLog()
+	// Nor does who reads nothing hold up the server, or its end.
+	log, lines := s.logger()
+	defer lines.end()
+	first := newPatientWriter(s.stdout, nil)
+	defer first.end()
 	e, err := s.open(couplet.Config{Loops: s.loops, Logger: log})
 	if err != nil {
 		return err
@@ -105,32 +108,54 @@ func (s *serving) run(name string, build func(log *slog.Logger) couplet.Factory)
 		return s.explain(err)
 	}
 	if network == "unix" {
-		fmt.Fprintf(s.stdout, "Serving %s on %s.\n", name, s.unix)
+		fmt.Fprintf(first, "Serving %s on %s.\n", name, s.unix)
 	} else {
-		fmt.Fprintf(s.stdout, "Serving %s on port %d.\n", name, l.Addr().(*net.TCPAddr).Port)
+		fmt.Fprintf(first, "Serving %s on port %d.\n", name, l.Addr().(*net.TCPAddr).Port)
 	}
-	s.introduce(e)
+	s.introduce(lines, e)
 
 	var sig os.Signal
 	select {
 	case <-e.Done():
 		return failure{e.Err()}
+	case <-l.Closed():
+		if err := e.Err(); err != nil { // with the engine
+			return failure{err}
+		}
 	case sig = <-signals:
 	case sig = <-gone:
 	}
-	log.Info("draining", "signal", sig.String(), "open", e.Stats().Open, "timeout", time.Duration(s.drainTimeout))
-	return s.drain(e, signals)
+	why := "the listener has failed"
+	if sig != nil {
+		why = sig.String()
+	}
+	log.Info("draining", "signal", why, "open", e.Stats().Open, "timeout", time.Duration(s.drainTimeout))
+	err = s.drain(e, sig, signals)
+	if err == nil && sig == nil { // whoever watches over it is to start it anew
+		err = failure{errors.New(why + "; the log says of what")}
+	}
+	return err
 }
 
-// drain ends e in order, until the time is out or a second signal comes.
-func (s *serving) drain(e couplet.Engine, signals <-chan os.Signal) error {
+// sameSignal is how soon after a signal its like is no second one: timeout(1), for one,
+// sends it to its child, and to the group of processes that the child is in.
+var sameSignal = 100 * time.Millisecond
+
+// drain ends e in order, until the time is out or a signal comes after first.
+func (s *serving) drain(e couplet.Engine, first os.Signal, signals <-chan os.Signal) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.drainTimeout))
 	defer cancel()
 	go func() {
-		select {
-		case <-signals:
-			cancel()
-		case <-ctx.Done():
+		for began := time.Now(); ; {
+			select {
+			case sig := <-signals:
+				if sig != first || time.Since(began) >= sameSignal {
+					cancel()
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
 		}
 	}()
 	d, err := e.Shutdown(ctx)

@@ -69,7 +69,7 @@ func newServePoem(c *common) *cobra.Command {
 				server.OnStart = func(client net.Addr) { log.Info("somebody wants poetry", "client", addrText(client)) }
 				server.OnEnd = func(client net.Addr, sent int, err error) {
 					if err != nil {
-						log.Info("poem cut", "client", addrText(client), "bytes", sent, "reason", err.Error())
+						log.Info("poem cut", "client", addrText(client), "written", sent, "reason", err.Error())
 						return
 					}
 					log.Info("poem sent", "client", addrText(client), "bytes", sent)

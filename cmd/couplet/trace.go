@@ -264,8 +264,8 @@ const patient = 10 * time.Second
 // trace serves the poem on an engine to one client, and gives the server's
 // ledger.
 func (t *tracing) trace(ctx context.Context, engine, name string, text []byte) (*ledger, error) {
-	log, endLog := t.logger()
-	defer endLog()
+	log, lines := t.logger()
+	defer lines.end()
 	e, err := engines.Open(engine, couplet.Config{Loops: 1, Logger: log})
 	if err != nil {
 		return nil, fmt.Errorf("--engines: %s cannot run here: %w", engine, advised(err, "which trace cannot show alone"))
