@@ -3,6 +3,7 @@ package bench
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"slices"
@@ -411,13 +412,25 @@ func (r *Result) Errors() map[string]int64 {
 	return all
 }
 
-// WriteFile writes r as JSON.
+// WriteFile writes r as JSON, as an Output: a report that is there is replaced whole, or
+// stays.
 func (r *Result) WriteFile(path string) error {
+	o, err := OpenOutput(path)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	return o.Write(r.WriteJSON)
+}
+
+// WriteJSON writes r as ReadFile reads it.
+func (r *Result) WriteJSON(out io.Writer) error {
 	text, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, append(text, '\n'), 0o644)
+	_, err = out.Write(append(text, '\n'))
+	return err
 }
 
 // ReadFile reads what WriteFile wrote, of this version.
