@@ -1,20 +1,17 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"couplet/bench"
 )
@@ -70,7 +67,11 @@ how engines behave from a tenth to twice of what the slower one can do, their
 latency at 50 % and 80 % of its knee, what they achieve at 120 % and 200 % of it,
 and how long they take to recover. That takes about eight minutes, and at most ten. With --quick it is less
 of everything: about twenty seconds, and at most a minute. What a run of other
-flags should take is said when it begins; on a terminal a table shows how far it is.`,
+flags should take is said when it begins; on a terminal a table shows how far it is.
+
+The files of --json and --html are written at the end, and replaced whole. One that
+cannot be written, or is read-only, is refused at the beginning; a pipe or a device is
+written as it is.`,
 		Example: `  couplet bench --quick
   couplet bench --workload echo --connections 1000 --size 4096
   couplet bench --workload bench/workloads/web-api.yaml --connections 100
@@ -312,14 +313,15 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if samePath(b.json, b.html) {
-		return fmt.Errorf("--json and --html are both %s; want a file for each", b.json)
+	var result *bench.Result
+	files, err := openOutfiles(
+		outfile{flag: "json", path: b.json, write: func(w io.Writer) error { return result.WriteJSON(w) }},
+		outfile{flag: "html", path: b.html, write: func(w io.Writer) error { return result.WriteHTML(w) }},
+	)
+	if err != nil {
+		return err
 	}
-	for _, path := range []string{b.json, b.html} {
-		if err := writable(path); err != nil {
-			return err
-		}
-	}
+	defer files.close()
 	ctx, stop := interruptible()
 	defer stop()
 	takes, most, samples := b.limit(&p)
@@ -349,7 +351,7 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 		}
 		return nil
 	}
-	result, err := show.run(ctx, plans[0], plans[1:])
+	result, err = show.run(ctx, plans[0], plans[1:])
 	if err == nil && len(plans) > 1 {
 		err = b.saturate(ctx, p, result, show)
 	}
@@ -364,7 +366,11 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 	if !measured(result, "") {
 		return b.nothing(result, err)
 	}
-	if err := errors.Join(b.write(result), b.report(result, p)); err != nil {
+	told := b.stderr
+	if b.quiet {
+		told = io.Discard
+	}
+	if err := errors.Join(files.write(told), b.report(result, p)); err != nil {
 		return failure{err}
 	}
 	for _, name := range p.Candidates {
@@ -467,46 +473,4 @@ func (b *benchmark) skipped(r *bench.Result) {
 		}
 		fmt.Fprintf(b.stderr, "couplet: %s was not measured on %s: %s\n", s.Candidate, what, oneLine(s.Why))
 	}
-}
-
-// write makes the files. One that cannot be written does not cost the other.
-func (b *benchmark) write(r *bench.Result) error {
-	var errs []error
-	for _, f := range []struct {
-		path  string
-		write func(string) error
-	}{{b.json, r.WriteFile}, {b.html, func(path string) error { return writePage(path, r) }}} {
-		if f.path == "" {
-			continue
-		}
-		err := f.write(f.path)
-		if err == nil && !b.quiet {
-			fmt.Fprintf(b.stderr, "couplet: wrote %s\n", f.path)
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-func writePage(path string, r *bench.Result) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	return cmp.Or(r.WriteHTML(f), f.Close())
-}
-
-// writable is nil if a file can be made at path, or path is "".
-func writable(path string) error {
-	if path == "" {
-		return nil
-	}
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return fmt.Errorf("%s is a directory; want a file", path)
-	}
-	dir := filepath.Dir(path)
-	if err := unix.Access(dir, unix.W_OK); err != nil {
-		return fmt.Errorf("cannot write %s: %s: %w; want a file in a directory that is there and yours to write to", path, dir, err)
-	}
-	return nil
 }

@@ -192,11 +192,110 @@ func TestOneFileDoesNotCostTheOther(t *testing.T) {
 		t.Skip(err)
 	}
 	json, page := filepath.Join(t.TempDir(), "a.json"), filepath.Join(t.TempDir(), "a.html")
-	for _, c := range []struct{ json, page, bad, good string }{{"/proc/no-such", page, "/proc/no-such", page}, {json, full, full, json}} {
+	for _, c := range []struct{ json, page, bad, good string }{{full, page, full, page}, {json, full, full, json}} {
 		o := couple(t, append(tiny, "--rounds", "1", "--json", c.json, "--html", c.page)...).want(t, 1)
 		if info, err := os.Stat(c.good); err != nil || info.Size() == 0 || !strings.Contains(o.stdout, "On Linux ") || !strings.Contains(o.stderr, c.bad) || strings.Count(o.stderr, "couplet: wrote ") != 1 {
 			t.Errorf("with %s: %v, stdout %q, stderr %q", c.bad, err, o.stdout, o.stderr)
 		}
+	}
+}
+
+// The earlier report was cut to nothing before the new one was written: a full disk or a
+// kill in between left neither.
+func TestBenchReplacesAReportWhole(t *testing.T) {
+	t.Parallel()
+	const good = "a report of yesterday"
+	dir := t.TempDir()
+	json, page := filepath.Join(dir, "a.json"), filepath.Join(dir, "a.html")
+	for _, path := range []string{json, page} {
+		if err := os.WriteFile(path, []byte(good), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Link(path, path+".kept"); err != nil { // which shows what became of the old file
+			t.Skip(err)
+		}
+	}
+	couple(t, append(tiny, "--rounds", "1", "--json", json, "--html", page)...).want(t, 0)
+	for _, path := range []string{json, page} {
+		if kept, err := os.ReadFile(path + ".kept"); err != nil || string(kept) != good {
+			t.Errorf("the earlier file has become %.40q, %v", kept, err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Size() == int64(len(good)) || info.Mode().Perm() != 0o600 {
+			t.Errorf("the new one is %v, %v", info, err)
+		}
+	}
+	wantFiles(t, dir, "a.html", "a.html.kept", "a.json", "a.json.kept")
+}
+
+// The check before the measurement looked at the directory alone: what was measured for
+// minutes was lost to a file that could not be written.
+func TestBenchRefusesAtOnceWhatItCannotWrite(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	lost, locked := filepath.Join(dir, "lost"), filepath.Join(dir, "locked")
+	if err := os.Symlink("not-there", lost); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(locked, nil, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	cases := []struct{ path, says string }{
+		{dir, "is a directory"},
+		{filepath.Join(dir, "no", "such"), "want a file in a directory that is there"},
+		{lost, "a link to what is not there"},
+		{"/proc/no-such", "want a file in a directory"},
+	}
+	if os.Getuid() != 0 {
+		cases = append(cases, struct{ path, says string }{locked, "permission denied"})
+	}
+	for _, c := range cases {
+		o := couple(t, append(tiny, "--rounds", "1", "--html", c.path)...).want(t, 2)
+		if o.stdout != "" || strings.Count(o.stderr, "\n") != 1 || !strings.HasPrefix(o.stderr, "couplet: --html: cannot write "+c.path+": ") || !strings.Contains(o.stderr, c.says) {
+			t.Errorf("stdout %q, stderr %q; want one line with %q", o.stdout, o.stderr, c.says)
+		}
+	}
+	wantFiles(t, dir, "locked", "lost")
+}
+
+// /dev/null was refused to whoever may not make files in /dev.
+func TestBenchWritesDevicesAndPipesAsTheyAre(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Skip(err)
+	}
+	j := begin(t, append(tiny, "--rounds", "1", "--json", os.DevNull, "--html", pipe)...)
+	page := make(chan string, 1)
+	go func() {
+		text, err := os.ReadFile(pipe)
+		if err != nil {
+			t.Error(err)
+		}
+		page <- string(text)
+	}()
+	j.end().want(t, 0)
+	if text := await(t, "the page", page); !strings.Contains(text, "</html>") {
+		t.Errorf("the pipe had %d bytes", len(text))
+	}
+	for _, path := range []string{pipe, os.DevNull} {
+		if info, err := os.Stat(path); err != nil || info.Mode().IsRegular() {
+			t.Errorf("%s has become %v, %v", path, info, err)
+		}
+	}
+	wantFiles(t, dir, "pipe")
+}
+
+// wantFiles checks what is in a directory.
+func wantFiles(t *testing.T, dir string, want ...string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("in the directory are %q, %v; want %q", got, err, want)
 	}
 }
 

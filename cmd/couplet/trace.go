@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
-	"os"
-	"path/filepath"
-	"slices"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,8 +52,9 @@ is package net in this process, or with --listen one of your own.
 The poem is as for couplet serve poem; without one it is ` + excerpt + `.
 --json writes a file for a trace viewer such as ui.perfetto.dev, --html a page to
 step through, which needs nothing else. They are written at the end: a file that is
-there stays as it was until then. An interrupt leaves the first engine's ledger in
-them, if that is complete, and says so.`,
+there stays as it was until then. One that cannot be written, or is read-only, is
+refused at the beginning; a pipe or a device is written as it is. An interrupt leaves
+the first engine's ledger in them, if that is complete, and says so.`,
 		Example: `  couplet trace
   couplet trace ozymandias --num-bytes 200 --html trace.html
   couplet trace --listen --engines epoll,uring`,
@@ -130,20 +129,21 @@ func (t *tracing) run(args []string) error {
 		}
 		name = args[0]
 	}
-	if samePath(t.json, t.html) {
-		return fmt.Errorf("--json and --html are both %q; want two files", t.json)
+	var story traceStory
+	files, err := openOutfiles(
+		outfile{flag: "json", path: t.json, write: func(w io.Writer) error { return writeTraceEvents(w, &story) }},
+		outfile{flag: "html", path: t.html, write: func(w io.Writer) error { return writeTracePage(w, &story) }},
+	)
+	if err != nil {
+		return err
 	}
-	outputs := []*traceOutput{{flag: "json", path: t.json, write: writeTraceEvents}, {flag: "html", path: t.html, write: writeTracePage}}
-	outputs = slices.DeleteFunc(outputs, func(o *traceOutput) bool { return o.path == "" })
-	for _, o := range outputs {
-		if err := o.open(); err != nil {
-			return err
-		}
-		defer o.end()
+	defer files.close()
+	if len(files) > 0 {
+		signal.Ignore(syscall.SIGPIPE) // whoever reads the ledger may go, which is no reason to lose the files
 	}
 	ctx, stop := interruptible()
 	defer stop()
-	story := traceStory{Title: name, Bytes: len(text)}
+	story.Title, story.Bytes = name, len(text)
 	for i, engine := range t.engines {
 		l, err := t.trace(ctx, engine, name, text)
 		switch {
@@ -156,11 +156,11 @@ func (t *tracing) run(args []string) error {
 		story.Ledgers[i] = l
 	}
 	story.Rows = align(story.Ledgers[0].Events, story.Ledgers[1].Events)
+	// The files come first: the ledger may wait for a reader, such as a pager.
+	lost := files.write(io.Discard)
 	story.show(t.stdout, terminalWidth(t.stdout), !t.quiet)
-	for _, o := range outputs {
-		if err := o.finish(&story); err != nil {
-			return failure{fmt.Errorf("writing --%s %q: %w", o.flag, o.path, err)}
-		}
+	if lost != nil {
+		return failure{lost}
 	}
 	if story.Partial != "" {
 		return failure{context.Cause(ctx)}
@@ -187,70 +187,6 @@ func opening() []byte {
 	p, _ := poetry.Find("the-tyger")
 	lines := strings.SplitAfterN(p.Text, "\n", 3)
 	return []byte(lines[0] + lines[1])
-}
-
-// traceOutput is a file to be written, opened before there is anything to write
-// so that one that cannot be is found out first. What is there already stays until
-// finish puts the whole of the new one in its place.
-type traceOutput struct {
-	flag, path string
-	write      func(io.Writer, *traceStory) error
-	file       *os.File
-	part       string // file's own name until finish, or "": a pipe or a device is written as it is
-}
-
-func (o *traceOutput) open() error {
-	mode, err := os.FileMode(0o666), o.check()
-	if err == nil && o.file == nil {
-		if info, err := os.Stat(o.path); err == nil {
-			mode = info.Mode().Perm()
-		}
-		o.part = fmt.Sprintf("%s.%d.part", o.path, os.Getpid())
-		o.file, err = os.OpenFile(o.part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	}
-	if err != nil {
-		if p := new(fs.PathError); errors.As(err, &p) {
-			err = p.Err
-		}
-		return fmt.Errorf("--%s cannot be written: %s: %w; want a file that can be", o.flag, o.path, err)
-	}
-	return nil
-}
-
-// check is nil if what is at path, if anything, can be written. It keeps open what
-// is no plain file, and follows a link to one.
-func (o *traceOutput) check() error {
-	f, err := os.OpenFile(o.path, os.O_WRONLY, 0)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		o.file = f
-		return err
-	}
-	f.Close()
-	o.path, err = filepath.EvalSymlinks(o.path)
-	return err
-}
-
-// finish writes s.
-func (o *traceOutput) finish(s *traceStory) error {
-	err := errors.Join(o.write(o.file, s), o.file.Close())
-	if err == nil && o.part != "" {
-		err = os.Rename(o.part, o.path)
-	}
-	return err
-}
-
-// end leaves nothing behind that finish has not finished.
-func (o *traceOutput) end() {
-	o.file.Close()
-	if o.part != "" {
-		os.Remove(o.part)
-	}
 }
 
 // traced is a couplet.Loop that can be traced.
@@ -358,19 +294,4 @@ func fetchPlainly(ctx context.Context, from net.Addr, text []byte, limit time.Du
 		return errors.New("the poem came back changed")
 	}
 	return nil
-}
-
-// samePath reports whether two names, if both are given, are of one file.
-func samePath(a, b string) bool {
-	if a == "" || b == "" {
-		return false
-	}
-	x, errX := filepath.Abs(a)
-	y, errY := filepath.Abs(b)
-	if errX == nil && errY == nil && x == y {
-		return true
-	}
-	i, errI := os.Stat(a)
-	j, errJ := os.Stat(b)
-	return errI == nil && errJ == nil && os.SameFile(i, j)
 }

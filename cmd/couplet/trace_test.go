@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -260,6 +261,98 @@ func TestTraceInterruptedLeavesNoEmptyFile(t *testing.T) {
 	}
 }
 
+// The ledger came first: whoever read no more of it, such as head, cost the files, and left
+// their parts.
+func TestTraceWritesItsFilesThoughNobodyReads(t *testing.T) {
+	t.Parallel()
+	traceHere(t)
+	dir := t.TempDir()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	cmd := exec.Command(binary, "trace", "--delay", "0", "--html", filepath.Join(dir, "t.html"), "--json", filepath.Join(dir, "t.json"))
+	cmd.Stdout = w
+	j := beginCmd(t, cmd)
+	w.Close()
+	if o := j.end().want(t, 1); strings.Count(o.stderr, "\n") != 1 || !strings.Contains(o.stderr, "broken pipe; what was to be printed is lost") {
+		t.Errorf("stderr %q", o.stderr)
+	}
+	wantFiles(t, dir, "t.html", "t.json")
+}
+
+// A part was named after the process: what one had left was in the way of all that had its
+// number later, as in a container every one has.
+func TestTraceIsNotHeldUpByALeftOver(t *testing.T) {
+	t.Parallel()
+	traceHere(t)
+	page := filepath.Join(t.TempDir(), "t.html")
+	couple := exec.Command("sh", "-c", `touch "$1.$$.part" && exec "$0" trace --delay 0 --html "$1"`, binary, page)
+	beginCmd(t, couple).end().want(t, 0)
+	if text, err := os.ReadFile(page); err != nil || !strings.Contains(string(text), "ConnectionMade()") {
+		t.Errorf("the page is %.40q, %v", text, err)
+	}
+}
+
+// A file that could not be written cost the one after it.
+func TestTraceOneFileDoesNotCostTheOther(t *testing.T) {
+	t.Parallel()
+	traceHere(t)
+	const full = "/dev/full"
+	if _, err := os.Stat(full); err != nil {
+		t.Skip(err)
+	}
+	page := filepath.Join(t.TempDir(), "t.html")
+	o := couple(t, "trace", "--delay", "0", "--json", full, "--html", page).want(t, 1)
+	if text, err := os.ReadFile(page); err != nil || !strings.Contains(string(text), "ConnectionMade()") {
+		t.Errorf("the page is %.40q, %v", text, err)
+	}
+	if !strings.Contains(o.stdout, "==== ConnectionMade()") || strings.Count(o.stderr, "\n") != 1 || !strings.Contains(o.stderr, full) {
+		t.Errorf("stdout %q, stderr %q", o.stdout, o.stderr)
+	}
+}
+
+// A link to a file that was not there yet became a file itself.
+func TestTraceRefusesALinkToNothing(t *testing.T) {
+	t.Parallel()
+	traceHere(t)
+	dir := t.TempDir()
+	link := filepath.Join(dir, "t.html")
+	if err := os.Symlink("not-there", link); err != nil {
+		t.Fatal(err)
+	}
+	o := couple(t, "trace", "--delay", "0", "--html", link).want(t, 2)
+	if o.stdout != "" || !strings.HasPrefix(o.stderr, "couplet: --html: cannot write "+link+": it is a link to what is not there; ") || strings.Count(o.stderr, "\n") != 1 {
+		t.Errorf("stdout %q, stderr %q", o.stdout, o.stderr)
+	}
+	if to, err := os.Readlink(link); err != nil || to != "not-there" {
+		t.Errorf("the link leads to %q, %v", to, err)
+	}
+	wantFiles(t, dir, "t.html")
+}
+
+// A link to a file stays one.
+func TestTraceFollowsALink(t *testing.T) {
+	t.Parallel()
+	traceHere(t)
+	dir := t.TempDir()
+	page, link := filepath.Join(dir, "page"), filepath.Join(dir, "link")
+	if err := os.WriteFile(page, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("page", link); err != nil {
+		t.Fatal(err)
+	}
+	couple(t, "trace", "--delay", "0", "--html", link).want(t, 0)
+	if to, err := os.Readlink(link); err != nil || to != "page" {
+		t.Errorf("the link leads to %q, %v", to, err)
+	}
+	if info, err := os.Stat(page); err != nil || info.Size() == 0 {
+		t.Errorf("the page is %v, %v", info, err)
+	}
+}
+
 // Of two clients that behaved differently the trace said that the protocol saw the
 // same; it did not say why a connection was lost, and its times were those of the
 // wait for a client.
@@ -366,8 +459,8 @@ func TestTraceRefusesInOneLine(t *testing.T) {
 		{"--delay soon", "100ms"},
 		{"no-such-poem", `"no-such-poem"`},
 		{"ozymandias sonnet-18", `one poem, and not also "sonnet-18"; want one FILE or NAME`},
-		{"--json " + dir + "/no/file", "--json cannot be written"},
-		{"--html " + dir, "--html cannot be written"},
+		{"--json " + dir + "/no/file", "--json: cannot write "},
+		{"--html " + dir, "--html: cannot write "},
 		{"--json " + dir + "/t --html " + dir + "/t", "two files"},
 	} {
 		o := couple(t, append([]string{"trace"}, strings.Fields(c.args)...)...).want(t, 2)
