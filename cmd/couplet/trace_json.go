@@ -127,8 +127,11 @@ func (e *traceEvent) operation() string {
 // until is when the loop had done what event i led to: when it turned to the
 // next, or to a wait.
 func (l *ledger) until(i int) time.Duration {
-	for _, e := range l.Events[i+1:] {
-		if e.Layer == layerTold || e.Wait {
+	for k := i + 1; k < len(l.Events); k++ {
+		switch e := &l.Events[k]; {
+		case k >= maxEvents: // ConnectionLost, behind those that are left out
+			return l.Events[k-1].At
+		case e.Layer == layerTold || e.Wait:
 			return e.At
 		}
 	}

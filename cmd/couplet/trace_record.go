@@ -123,7 +123,8 @@ func plural(n int, what string) string {
 // milliseconds is d with three places.
 func milliseconds(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds()*1000) }
 
-// maxEvents bounds a trace: nobody reads more, and aligning takes its square.
+// maxEvents bounds a trace, but for its ConnectionLost: nobody reads more, and aligning
+// takes its square.
 const maxEvents = 5000
 
 // recorder keeps what a loop tells, from its first event to the wait behind the
@@ -134,8 +135,9 @@ type recorder struct {
 	events []traceEvent
 	held   int
 	missed int
-	made   bool // ConnectionMade was called
-	lost   bool // ConnectionLost was called
+	wait   string // one that has not returned, or ""
+	made   bool   // ConnectionMade was called
+	lost   bool   // ConnectionLost was called
 	ended  bool
 }
 
@@ -159,6 +161,7 @@ func (r *recorder) hook(at time.Time, layer, what string, n int, failed string) 
 	case layer == layerEnter:
 		e.Layer, e.Wait, e.Open, e.In = layerCall, true, true, n
 		r.before(n)
+		r.wait = what
 		if r.lost {
 			r.ended = true
 			r.add(e)
@@ -166,11 +169,12 @@ func (r *recorder) hook(at time.Time, layer, what string, n int, failed string) 
 			close(r.done)
 			return
 		}
-	case layer == layerCall && len(r.events) > 0:
-		if w := &r.events[len(r.events)-1]; w.Open && w.What == what {
+	case layer == layerCall && r.wait == what:
+		r.wait = ""
+		if w := &r.events[len(r.events)-1]; w.Open { // else it was left out
 			w.Open, w.N, w.Failed, w.Took = false, n, failed, e.At-w.At
-			return
 		}
+		return
 	case layer == layerCallback && what == "ConnectionMade":
 		r.made = true
 	case layer == layerCallback && what == "ConnectionLost":
@@ -209,8 +213,9 @@ func (r *recorder) before(n int) {
 	}
 }
 
+// add keeps e if there is room. For the end there always is: the time is told by it.
 func (r *recorder) add(e traceEvent) {
-	if len(r.events) < maxEvents {
+	if len(r.events) < maxEvents || e.What == "ConnectionLost" {
 		r.events = append(r.events, e)
 	} else {
 		r.missed++

@@ -438,6 +438,52 @@ func TestTraceSumsAddUp(t *testing.T) {
 	}
 }
 
+// Of more events than are kept the time was 0, as ConnectionLost was among the others,
+// and of these a wait counted twice.
+func TestTraceOfMoreThanItKeeps(t *testing.T) {
+	r := newRecorder()
+	at := time.Now()
+	tell := func(layer, what string, n int) { r.hook(at, layer, what, n, "") }
+	tell(layerTold, "listener", 1)
+	tell(layerCallback, "ConnectionMade", -1)
+	const turns = maxEvents // of a wait and an event each
+	for range turns {
+		tell(layerEnter, "epoll_pwait", 0)
+		at = at.Add(time.Millisecond)
+		tell(layerCall, "epoll_pwait", 1)
+		tell(layerTold, "readable", 1)
+	}
+	tell(layerCallback, "ConnectionLost", -1)
+	tell(layerEnter, "epoll_pwait", 0)
+	<-r.done
+
+	l := r.ledger(named{})
+	if l.Took != turns*time.Millisecond {
+		t.Errorf("it took %v", l.Took)
+	}
+	if told := 2 + 2*turns + 2; len(l.Events)+l.Missed != told {
+		t.Errorf("%d kept and %d left out, of %d", len(l.Events), l.Missed, told)
+	}
+	if last := maxEvents - 1; l.Events[last].Layer != layerTold || l.until(last) != l.Events[last].At {
+		t.Errorf("the last one before those left out, %v, lasts until %v", &l.Events[last], l.until(last))
+	}
+	s := traceStory{Ledgers: [2]*ledger{l, l}, Rows: align(l.Events, l.Events)}
+	var text, page, events strings.Builder
+	s.show(&text, 2*maxColumn, false)
+	if err := errors.Join(writeTracePage(&page, &s), writeTraceEvents(&events, &s)); err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string]struct{ text, want string }{
+		"text": {text.String(), "5000.000 ms"},
+		"page": {page.String(), "5000.000 ms"},
+		"JSON": {events.String(), `"name":"ConnectionLost()","ts":5000000`},
+	} {
+		if !strings.Contains(c.text, c.want) {
+			t.Errorf("no %q in the %s", c.want, what)
+		}
+	}
+}
+
 // named is an engine that has a name and no more.
 type named struct{ couplet.Engine }
 
