@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os/signal"
 	"strings"
@@ -236,7 +237,7 @@ func (t *tracing) trace(ctx context.Context, engine, name string, text []byte) (
 		port := l.Addr().(*net.TCPAddr).Port
 		fmt.Fprintf(t.stderr, "Serving %s on %s, port %d: connect one client, for example nc 127.0.0.1 %[3]d\n", name, engine, port)
 	} else {
-		if err := fetchPlainly(ctx, l.Addr(), text, pace.Duration(len(text))+patient); err != nil {
+		if err := fetchPlainly(ctx, l.Addr(), text, pace); err != nil {
 			return nil, fmt.Errorf("fetching from %s: %w", engine, err)
 		}
 		late = time.After(patient)
@@ -272,14 +273,15 @@ func (o *oneClient) Build(remote net.Addr) couplet.Protocol {
 	return o.Factory.Build(remote)
 }
 
-// fetchPlainly greets the server and reads its poem with package net.
-func fetchPlainly(ctx context.Context, from net.Addr, text []byte, limit time.Duration) error {
+// fetchPlainly greets the server and reads its poem, which comes at pace, with package net.
+func fetchPlainly(ctx context.Context, from net.Addr, text []byte, pace poetry.Pace) error {
 	c, err := net.Dial(from.Network(), from.String())
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
+	limit := min(pace.Duration(len(text)), math.MaxInt64-patient) + patient
 	c.SetDeadline(time.Now().Add(limit))
 	if _, err := io.WriteString(c, greeting); err != nil {
 		return err

@@ -3,9 +3,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -18,6 +20,7 @@ import (
 
 	"couplet"
 	"couplet/engines"
+	"couplet/poetry"
 )
 
 // traceHere skips where there are not both engines.
@@ -617,6 +620,29 @@ func TestTraceConcludes(t *testing.T) {
 		if failed := errors.As(err, new(failure)); failed != doubtful {
 			t.Errorf("in doubt %v: %v", doubtful, err)
 		}
+	}
+}
+
+// A poem with a delay of centuries was to be there at once: the sum with what else it may
+// take was negative.
+func TestTraceWaitsForALongDelay(t *testing.T) {
+	t.Parallel()
+	within, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ctx, enough := context.WithCancelCause(within)
+	defer enough(nil)
+	errEnough := errors.New("enough")
+	served := blockingServer(t, func(c net.Conn) {
+		io.ReadFull(c, make([]byte, len(greeting)))
+		enough(errEnough) // who is late already has said so before
+		io.Copy(io.Discard, c)
+	})
+	addr, err := net.ResolveTCPAddr("tcp", "127.0.0.1:"+served)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := fetchPlainly(ctx, addr, opening(), poetry.Pace{NumBytes: 24, Delay: math.MaxInt64}); !errors.Is(err, errEnough) {
+		t.Errorf("got %v", err)
 	}
 }
 
