@@ -133,13 +133,19 @@ func (p Plan) withDefaults() (Plan, error) {
 	return p, nil
 }
 
+// Check is nil if p can be right, which Run asks too.
+func (p Plan) Check() error {
+	_, err := p.withDefaults()
+	return err
+}
+
 // Run measures, and writes a line per sample to progress, and one before it waits
 // for a quiet machine. It pins this whole process to ClientCPU. What a candidate
 // cannot do, or fails to do, is told in the Result; the error is for a plan that
-// cannot be right, of Ready, for ctx, and for an agent that is lost or whose servers
-// cannot be reached. The Result of the last three is there, and Partial. The end of
-// ctx cuts the sample that is under way, which is dropped, and ends a session with an
-// agent, as the end of the session cuts the sample.
+// cannot be right, for a machine on which nothing can begin, of Ready, for ctx, and for
+// an agent that is lost or whose servers cannot be reached. The Result of the last three
+// is there, and Partial. The end of ctx cuts the sample that is under way, which is
+// dropped, and ends a session with an agent, as the end of the session cuts the sample.
 func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 	p, err := p.withDefaults()
 	if err != nil {

@@ -331,14 +331,19 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 		}
 		defer p.Remote.Close()
 	}
+	if err := p.Check(); err != nil { // it depends on the agent, too
+		return err
+	}
 	if err := needs(p); err != nil {
 		return failure{err}
 	}
+	var refused error // who was asked for and is not to be had
 	show := b.progress(p.Baseline)
 	plans := b.course(p)
 	plans[0].Ready = func(missing []bench.Skipped) error {
 		if len(missing) > 0 {
-			return fmt.Errorf("%s cannot be measured: %s; or leave it out", missing[0].Candidate, oneLine(missing[0].Why))
+			refused = fmt.Errorf("%s cannot be measured: %s; or leave it out", missing[0].Candidate, oneLine(missing[0].Why))
+			return refused
 		}
 		b.until = time.Now().Add(most - lastRound)
 		if !b.quiet {
@@ -356,8 +361,11 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 		err = b.saturate(ctx, p, result, show)
 	}
 	show.end()
-	if result == nil {
-		return err
+	switch {
+	case refused != nil:
+		return refused
+	case result == nil:
+		return failure{err}
 	}
 	interrupted := errors.Is(err, context.Canceled)
 	if err != nil && !result.Partial {

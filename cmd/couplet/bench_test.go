@@ -286,6 +286,17 @@ func TestBenchWritesDevicesAndPipesAsTheyAre(t *testing.T) {
 	wantFiles(t, dir, "pipe")
 }
 
+// What failed here, and not in the command line, ended with the status of wrong input.
+func TestBenchThatCannotBeginHereFails(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command(binary, append(tiny, "--rounds", "1")...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Join(t.TempDir(), "none"))
+	o := beginCmd(t, cmd).end().want(t, 1)
+	if o.stdout != "" || strings.Count(o.stderr, "\n") != 1 || !strings.Contains(o.stderr, "no such file or directory") {
+		t.Errorf("stdout %q, stderr %q", o.stdout, o.stderr)
+	}
+}
+
 // wantFiles checks what is in a directory.
 func wantFiles(t *testing.T, dir string, want ...string) {
 	t.Helper()
