@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -19,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"couplet"
+	"couplet/bench"
 	"couplet/poetry"
 )
 
@@ -230,21 +230,15 @@ func mayMake(dir string) error {
 
 // writeWhole writes a file whole or not at all.
 func writeWhole(path string, text []byte) error {
-	// Not by os.CreateTemp, whose file is nobody else's, whatever the umask says.
-	name := filepath.Join(filepath.Dir(path), fmt.Sprintf(".couplet-%016x", rand.Uint64()))
-	tmp, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	o, err := bench.OpenOutput(path)
 	if err != nil {
 		return err
 	}
-	_, err = tmp.Write(text)
-	err = errors.Join(err, tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		os.Remove(tmp.Name())
-	}
-	return err
+	defer o.Close()
+	return o.Write(func(w io.Writer) error {
+		_, err := w.Write(text)
+		return err
+	})
 }
 
 // fetchSummary is the JSON form of a fetch.
