@@ -8,7 +8,10 @@ import (
 	"syscall"
 )
 
-const otherwise = ", or use the epoll engine"
+const (
+	otherwise = ", or use the epoll engine"
+	fewer     = ", or use fewer loops" // which take as many descriptors on epoll
+)
 
 // explain turns a failed call during setup into what an administrator can act on. Op is the system
 // call; sysctl is the text of /proc/sys/kernel/io_uring_disabled, empty where there is none (before
@@ -40,13 +43,15 @@ func explain(op string, errno syscall.Errno, sysctl string) *SetupError {
 		e.Remedy = "run on Linux 6.1 or newer"
 	case errno == syscall.ENOMEM:
 		e.Reason = "no memory for the rings, which count against the memlock limit from Linux 6.14 on"
-		e.Remedy = "raise `ulimit -l` (LimitMEMLOCK= in systemd), add CAP_IPC_LOCK, or use fewer loops"
+		e.Remedy = "raise `ulimit -l` (LimitMEMLOCK= in systemd), add CAP_IPC_LOCK" + fewer
 	case errno == syscall.EMFILE:
 		e.Reason = "the process is out of descriptors"
-		e.Remedy = "raise `ulimit -n` (LimitNOFILE= in systemd)"
+		e.Remedy = "raise `ulimit -n` (LimitNOFILE= in systemd)" + fewer
+		return e
 	case errno == syscall.ENFILE:
 		e.Reason = "the system is out of descriptors"
-		e.Remedy = "raise the sysctl fs.file-max"
+		e.Remedy = "raise the sysctl fs.file-max" + fewer
+		return e
 	case errno == syscall.ETIME:
 		e.Reason = "a test operation did not complete in time"
 		e.Remedy = "report this kernel"
