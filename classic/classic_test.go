@@ -10,8 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,7 +25,9 @@ const patience = 20 * time.Second
 
 func newEngine(t *testing.T, cfg couplet.Config) *engine {
 	t.Helper()
-	cfg.Logger = slog.New(slog.DiscardHandler)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
 	e, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -666,4 +670,64 @@ func TestAFunctionThatPostedItselfHeldTheEndUp(t *testing.T) {
 	e.Stop()
 	receive(t, e.Done(), "end of the engine")
 	receive(t, refused, "refusal of a post")
+}
+
+// refusing is a listening socket whose accepts fail, from the first on.
+type refusing struct {
+	streamListener
+	err     error
+	tries   atomic.Int32
+	closing chan struct{}
+}
+
+func (r *refusing) Accept() (net.Conn, error) { r.tries.Add(1); return nil, r.err }
+func (r *refusing) Addr() net.Addr            { return &net.UnixAddr{Name: "@refusing", Net: "unix"} }
+func (r *refusing) SetDeadline(time.Time) error {
+	close(r.closing)
+	return nil
+}
+func (r *refusing) Close() error { return nil }
+
+// heard is a Handler that passes the log's lines on, as far as there is room.
+type heard struct {
+	slog.Handler
+	lines chan string
+}
+
+func (h heard) Enabled(context.Context, slog.Level) bool { return true }
+func (h heard) Handle(_ context.Context, r slog.Record) error {
+	line := r.Level.String() + " " + r.Message
+	r.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
+	select {
+	case h.lines <- line:
+	default:
+	}
+	return nil
+}
+
+// A seccomp or LSM profile that refuses accept was an outage without a line in the log.
+func TestAcceptsThatWereRefusedForEverWereNotLogged(t *testing.T) {
+	h := heard{slog.DiscardHandler, make(chan string, 1)}
+	e := newEngine(t, couplet.Config{Logger: slog.New(h)})
+	r := &refusing{err: os.NewSyscallError("accept4", syscall.EPERM), closing: make(chan struct{})}
+	l := &listener{e: e, ln: r, stop: make(chan struct{}), done: make(chan struct{})}
+	if !e.begin() {
+		t.Fatal("the engine has ended")
+	}
+	e.count.listening.Add(1)
+	e.mu.Lock()
+	e.listeners[l] = struct{}{} // so that the engine's end is its own
+	e.running.Go(l.accept)
+	e.mu.Unlock()
+	line := receive(t, h.lines, "line in the log")
+	if n := r.tries.Load(); n < maxFailures {
+		t.Errorf("%d failures in a row are logged", n)
+	}
+	if !strings.HasPrefix(line, "WARN cannot accept") || !strings.Contains(line, r.err.Error()) ||
+		runtime.GOOS == "linux" && !strings.Contains(line, "a seccomp or LSM filter may refuse accept") {
+		t.Errorf("the log has %q", line)
+	}
+	l.Close()
+	receive(t, r.closing, "end of the accepts")
+	receive(t, l.Closed(), "end of the listener")
 }

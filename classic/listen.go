@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"couplet"
+	"couplet/internal/sock"
 )
 
 // listener is a couplet.Listener. Its goroutine accepts, and is the one to
@@ -43,6 +44,9 @@ var _ couplet.Listener = (*listener)(nil)
 const (
 	leastBackoff = 5 * time.Millisecond
 	mostBackoff  = time.Second
+	// maxFailures is how many ignored errors in a row, with nobody accepted between them,
+	// are no coincidence.
+	maxFailures = 16
 )
 
 // Listen accepts connections on address.
@@ -225,7 +229,8 @@ func (l *listener) accept() {
 	defer l.e.leave(id)
 	defer l.closed()
 	var backoff time.Duration
-	var logged time.Time
+	var failures int // accepts in a row that were ignored
+	var warning sock.AcceptWarning
 	for l.admit() {
 		free := l.e.onNextFree()
 		if l.o.File != nil || l.handed.Load() {
@@ -234,7 +239,7 @@ func (l *listener) accept() {
 		nc, err := l.ln.Accept()
 		l.e.count.crossings.Add(1)
 		if err == nil {
-			backoff = 0
+			backoff, failures = 0, 0
 			l.tune(nc)
 			l.welcome(nc)
 			continue
@@ -250,18 +255,16 @@ func (l *listener) accept() {
 				"engine", Name, "listener", l.Addr().String(), "error", err)
 			return
 		}
-		if !exhausted(err) {
-			l.e.count.acceptIgnored.Add(1)
-			backoff = leastBackoff
-		} else {
+		if exhausted(err) {
 			l.e.count.acceptErrors.Add(1)
-			backoff = min(max(2*backoff, leastBackoff), mostBackoff)
-			if now := time.Now(); now.Sub(logged) >= time.Second {
-				logged = now
-				l.e.log.Warn("cannot accept; connections wait in the backlog. Raise the limit (ulimit -n)",
-					"engine", Name, "listener", l.Addr().String(), "error", err)
+		} else {
+			l.e.count.acceptIgnored.Add(1)
+			if failures++; failures < maxFailures {
+				continue
 			}
 		}
+		warning.Warn(time.Now(), l.e.log, Name, l.Addr(), err)
+		backoff = min(max(2*backoff, leastBackoff), mostBackoff)
 		select {
 		case <-time.After(backoff):
 		case <-free:

@@ -3,10 +3,12 @@
 package engines_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -40,6 +42,8 @@ var machines = map[string]func(t *testing.T){
 	"no descriptors to be had":       noDescriptors,
 	"no descriptors later on, uring": func(t *testing.T) { noDescriptorsLater(t, engines.Uring) },
 	"no descriptors later on, epoll": func(t *testing.T) { noDescriptorsLater(t, engines.Epoll) },
+	"accept forbidden, epoll":        func(t *testing.T) { acceptForbidden(t, engines.Epoll) },
+	"accept forbidden, goroutine":    func(t *testing.T) { acceptForbidden(t, engines.Goroutine) },
 }
 
 // TestHostileMachines starts this test again for each machine, since none of
@@ -241,6 +245,34 @@ func noDescriptorsLater(t *testing.T, name string) {
 		_, err = unix.Open("/dev/null", unix.O_RDONLY, 0)
 	}
 	time.Sleep(time.Millisecond) // the first timer
+	e.Stop()
+	<-e.Done()
+}
+
+// acceptForbidden has connections that nobody may accept: the log says so, and why.
+func acceptForbidden(t *testing.T, name string) {
+	forbid(t, unix.SYS_ACCEPT4, unix.EPERM)
+	log, lines := io.Pipe()
+	e, err := engines.Open(name, couplet.Config{Logger: slog.New(slog.NewTextHandler(lines, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return nil }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	timeout := time.AfterFunc(5*time.Second, func() { lines.CloseWithError(errors.New("no line in time")) })
+	defer timeout.Stop()
+	line, err := bufio.NewReader(log).ReadString('\n')
+	if err != nil || !strings.Contains(line, "cannot accept") || !strings.Contains(line, "seccomp") {
+		t.Errorf("the log has %q, %v", line, err)
+	}
+	log.Close() // what is written now is an error of the Handler
 	e.Stop()
 	<-e.Done()
 }

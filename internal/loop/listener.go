@@ -65,6 +65,7 @@ type listener struct {
 	sockets []*Listener
 	left    atomic.Int32  // sockets not yet closed
 	done    chan struct{} // closed with the last one
+	warning sock.AcceptWarning
 
 	closed atomic.Bool // Close was called
 	handed atomic.Bool // File was
@@ -84,8 +85,7 @@ type Listener struct {
 	parked   []int  // accepted beyond MaxConns, when another loop took the last place
 	timer    *timer // the next try
 	backoff  time.Duration
-	failures int       // accepts in a row that were ignored
-	logged   time.Time // when want of descriptors was last logged
+	failures int // accepts in a row that were ignored
 }
 
 // FD is the listening descriptor.
@@ -286,7 +286,8 @@ const (
 )
 
 // acceptFailed goes on after a connection that was gone already, waits where
-// descriptors or memory ran out, and gives up where the socket is no good.
+// descriptors or memory ran out, or all is refused, and gives up where the socket is no
+// good.
 func (ln *Listener) acceptFailed(errno syscall.Errno) {
 	l := ln.loop
 	if ln.stopping {
@@ -302,17 +303,13 @@ func (ln *Listener) acceptFailed(errno syscall.Errno) {
 		}
 	case sock.Exhausted:
 		l.count.AcceptErrors++
-		if now := l.Now(); now.Sub(ln.logged) >= time.Second {
-			ln.logged = now
-			l.config.Logger.Warn("cannot accept; connections wait in the backlog. Raise the limit (ulimit -n)",
-				"engine", l.engine.name, "listener", ln.listener.addr.String(), "error", errno)
-		}
 	default:
 		l.config.Logger.Error("listener failed and is closed",
 			"engine", l.engine.name, "listener", ln.listener.addr.String(), "error", errno)
 		ln.stop()
 		return
 	}
+	ln.listener.warning.Warn(l.Now(), l.config.Logger, l.engine.name, ln.listener.addr, errno)
 	ln.setStarving(true)
 	ln.backoff = min(max(2*ln.backoff, minBackoff), maxBackoff)
 	if ln.timer == nil {

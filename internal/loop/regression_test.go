@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -900,5 +901,82 @@ func TestSegmentsOutlivedTheirConnections(t *testing.T) {
 	}
 	if len(p.free[0]) != kept[0] || len(p.shared) != kept[0] {
 		t.Errorf("no connection has %d and %d segments", len(p.free[0]), len(p.shared))
+	}
+}
+
+// lines is a Handler that keeps the log's lines.
+type lines struct {
+	slog.Handler
+	got *[]string
+}
+
+func newLines() lines { return lines{slog.DiscardHandler, new([]string)} }
+
+func (h lines) Enabled(context.Context, slog.Level) bool { return true }
+func (h lines) Handle(_ context.Context, r slog.Record) error {
+	line := r.Level.String() + " " + r.Message
+	r.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
+	*h.got = append(*h.got, line)
+	return nil
+}
+
+// A seccomp or LSM profile that refuses accept was an outage without a line in the log.
+func TestAcceptsThatWereRefusedForEverWereNotLogged(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.EPERM, syscall.EACCES, syscall.EPROTO} {
+		log := newLines()
+		b := newBench(t, couplet.Config{Logger: slog.New(log)})
+		ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &notes{} }))
+		fail := func() { b.turn(func() { b.loop.Accepted(ln, -1, errno) }) }
+		for range maxFailures - 1 {
+			fail()
+		}
+		if len(*log.got) > 0 {
+			t.Errorf("%v: few failures are logged: %q", errno, *log.got)
+		}
+		for range 3 { // in one moment
+			fail()
+		}
+		b.now += time.Second
+		fail()
+		if len(*log.got) != 2 {
+			t.Fatalf("%v: the log has %q, not 2 lines", errno, *log.got)
+		}
+		for _, line := range *log.got {
+			cause := strings.Contains(line, "a seccomp or LSM filter may refuse accept")
+			if !strings.HasPrefix(line, "WARN cannot accept") || !strings.Contains(line, errno.Error()) || cause != (errno != syscall.EPROTO) {
+				t.Errorf("%v: the log has %q", errno, line)
+			}
+		}
+	}
+}
+
+// Each loop's socket of one listener had a line a second of its own, and want of memory was
+// to be mended by more descriptors.
+func TestEachSocketOfAListenerWarned(t *testing.T) {
+	log := newLines()
+	b := newBench(t, couplet.Config{Loops: 2, Spread: couplet.ReusePort, Logger: slog.New(log)})
+	n := b.neighbour()
+	ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &notes{} }))
+	n.turn()
+	other := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &notes{} }))
+	fail := func(errno syscall.Errno) {
+		b.turn(func() { b.loop.Accepted(ln, -1, errno) })
+		n.turn(func() { n.loop.Accepted(ln.listener.sockets[1], -1, errno) })
+	}
+	fail(syscall.EMFILE)
+	b.now += time.Second
+	fail(syscall.ENOMEM)
+	b.turn(func() { b.loop.Accepted(other, -1, syscall.ENFILE) })
+	remedies := []string{"ulimit -n", "memory", "fs.file-max"}
+	if len(*log.got) != len(remedies) {
+		t.Fatalf("the log has %q", *log.got)
+	}
+	for i, line := range *log.got {
+		_, told, _ := strings.Cut(line, "remedy=")
+		for j, remedy := range remedies {
+			if strings.Contains(told, remedy) != (i == j) {
+				t.Errorf("the log has %q", line)
+			}
+		}
 	}
 }
