@@ -129,7 +129,7 @@ func (d *dial) connect() (nc net.Conn, err error) {
 			break
 		}
 	}
-	return nc, err
+	return nc, remedied(err)
 }
 
 // lookUp is the addresses of a name, or the address as it is.

@@ -148,7 +148,20 @@ func (l *listener) bind(network, address string) (net.Listener, error) {
 	if network == "unix" && err != nil && inUse(err) && removeStale(address) {
 		ln, err = lc.Listen(context.Background(), network, address)
 	}
-	return ln, err
+	return ln, remedied(err)
+}
+
+// remedied is an error of package net, with what to do about it in its text where
+// descriptors ran out.
+func remedied(err error) error {
+	if op, ok := err.(*net.OpError); ok {
+		if call, ok := op.Err.(*os.SyscallError); ok {
+			told := *op
+			told.Err = sock.SyscallError(call.Syscall, call.Err)
+			return &told
+		}
+	}
+	return err
 }
 
 // removeStale removes a socket file that nobody listens on.

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"couplet"
+	"couplet/internal/sock"
 )
 
 func raw(nc net.Conn) (syscall.RawConn, error) {
@@ -150,7 +151,7 @@ func duplicate(c syscall.Conn, name string) (f *os.File, err error) {
 		defer syscall.ForkLock.RUnlock()
 		d, err := syscall.Dup(int(fd))
 		if err != nil {
-			return os.NewSyscallError("dup", err)
+			return sock.SyscallError("dup", err)
 		}
 		syscall.CloseOnExec(d)
 		f = os.NewFile(uintptr(d), name)

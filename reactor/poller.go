@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"couplet/internal/loop"
+	"couplet/internal/sock"
 )
 
 type errno = unix.Errno
@@ -79,7 +80,7 @@ func (e *event) ending() bool   { return e.broken() || e.Events&unix.EPOLLRDHUP 
 func newPoller(l *loop.Loop) (*poller, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
+		return nil, sock.StartError("epoll_create1", err)
 	}
 	return &poller{loop: l, fd: fd, spec: new(timespec)}, nil
 }

@@ -3,10 +3,11 @@
 package loop
 
 import (
-	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"couplet/internal/sock"
 )
 
 // Waker is an eventfd by which other goroutines end a driver's wait. Its lock
@@ -20,7 +21,7 @@ type Waker struct {
 func NewWaker() (*Waker, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
-		return nil, os.NewSyscallError("eventfd", err)
+		return nil, sock.StartError("eventfd", err)
 	}
 	return &Waker{fd: fd}, nil
 }

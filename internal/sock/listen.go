@@ -154,7 +154,7 @@ func adopt(network string, o *couplet.Options) ([]int, net.Addr, error) {
 		return fail(cerr)
 	}
 	if err != nil {
-		return fail(os.NewSyscallError("fcntl", err))
+		return fail(SyscallError("fcntl", err))
 	}
 	var sa Sockaddr
 	if err = checkAdopted(fd, network, &sa); err == nil {

@@ -688,3 +688,53 @@ func TestFromAddrPortRoundTrip(t *testing.T) {
 		}
 	}
 }
+
+// withoutDescriptors calls f while the process may open no more files.
+func withoutDescriptors(t *testing.T, f func()) {
+	t.Helper()
+	MakeRoom() // which is done once
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	f()
+}
+
+// Who was out of descriptors was not told what to do about it.
+func TestNoDescriptorHadNoRemedy(t *testing.T) {
+	sa, _, err := Parse("tcp", "127.0.0.1:1", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fds, _ := listen(t, "tcp", "127.0.0.1:0", 1)
+	o := options(t)
+	for name, call := range map[string]func() error{
+		"listen tcp 127.0.0.1:1: socket": func() error { _, _, err := Listen("tcp", "127.0.0.1:1", o, 1); return err },
+		"dial tcp 127.0.0.1:1: socket":   func() error { _, err := Socket(&sa, o); return err },
+		"fcntl":                          func() error { _, err := File(fds[0], "copy"); return err },
+	} {
+		var err error
+		withoutDescriptors(t, func() { err = call() })
+		if want := name + ": too many open files; raise `ulimit -n` (LimitNOFILE= in systemd)"; err == nil || err.Error() != want {
+			t.Errorf("the error is %v, not %s", err, want)
+		}
+		var op *net.OpError
+		var sys *os.SyscallError
+		if !errors.Is(err, unix.EMFILE) || !errors.As(err, &sys) || !errors.As(err, &op) && name != "fcntl" {
+			t.Errorf("%v has lost its shape", err)
+		}
+		if op != nil && (!op.Temporary() || op.Timeout()) {
+			t.Errorf("%v: it is temporary %t, a timeout %t", err, op.Temporary(), op.Timeout())
+		}
+	}
+	if err := StartError("eventfd", unix.ENFILE); !errors.Is(err, unix.ENFILE) || !strings.HasSuffix(err.Error(), "fs.file-max), or use fewer loops") {
+		t.Error(err)
+	}
+	if err := SyscallError("socket", unix.EACCES); err.Error() != "socket: permission denied" {
+		t.Error(err)
+	}
+}

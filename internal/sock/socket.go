@@ -18,7 +18,7 @@ import (
 func open(op string, sa *Sockaddr, o *couplet.Options, prepare func(fd int) error) (int, error) {
 	fd, err := unix.Socket(sa.Family(), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return -1, &net.OpError{Op: op, Net: sa.Network(), Addr: sa.NetAddr(), Err: os.NewSyscallError("socket", err)}
+		return -1, &net.OpError{Op: op, Net: sa.Network(), Addr: sa.NetAddr(), Err: SyscallError("socket", err)}
 	}
 	opened := false
 	defer func() {
@@ -201,7 +201,7 @@ func queued(fd int, request uint) int {
 func File(fd int, name string) (*os.File, error) {
 	d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
+		return nil, SyscallError("fcntl", err)
 	}
 	return os.NewFile(uintptr(d), name), nil
 }
