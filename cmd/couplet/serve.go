@@ -130,7 +130,7 @@ func (s *serving) run(name string, build func(log *slog.Logger) couplet.Factory)
 		why = sig.String()
 	}
 	log.Info("draining", "signal", why, "open", e.Stats().Open, "timeout", time.Duration(s.drainTimeout))
-	err = s.drain(e, sig, signals)
+	err = s.drain(e, sig, sameSignal, signals)
 	if err == nil && sig == nil { // whoever watches over it is to start it anew
 		err = failure{errors.New(why + "; the log says of what")}
 	}
@@ -139,17 +139,18 @@ func (s *serving) run(name string, build func(log *slog.Logger) couplet.Factory)
 
 // sameSignal is how soon after a signal its like is no second one: timeout(1), for one,
 // sends it to its child, and to the group of processes that the child is in.
-var sameSignal = 100 * time.Millisecond
+const sameSignal = 100 * time.Millisecond
 
-// drain ends e in order, until the time is out or a signal comes after first.
-func (s *serving) drain(e couplet.Engine, first os.Signal, signals <-chan os.Signal) error {
+// drain ends e in order, until the time is out or a signal comes that is not first's like,
+// or not so soon.
+func (s *serving) drain(e couplet.Engine, first os.Signal, soon time.Duration, signals <-chan os.Signal) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.drainTimeout))
 	defer cancel()
 	go func() {
 		for began := time.Now(); ; {
 			select {
 			case sig := <-signals:
-				if sig != first || time.Since(began) >= sameSignal {
+				if sig != first || time.Since(began) >= soon {
 					cancel()
 					return
 				}

@@ -123,8 +123,6 @@ func TestAServerThatNobodyReadsEnds(t *testing.T) {
 
 // timeout(1) sends its signal twice, at once: the drain was over before it began.
 func TestASignalThatComesTwiceDrains(t *testing.T) {
-	defer func(d time.Duration) { sameSignal = d }(sameSignal)
-	sameSignal = patience
 	for _, second := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
 		e, err := engines.Open("auto", couplet.Config{})
 		if err != nil {
@@ -149,7 +147,9 @@ func TestASignalThatComesTwiceDrains(t *testing.T) {
 			t.Fatal(err)
 		}
 		signals, done := make(chan os.Signal), make(chan error, 1)
-		go func() { done <- (&serving{drainTimeout: duration(patience)}).drain(e, syscall.SIGTERM, signals) }()
+		go func() {
+			done <- (&serving{drainTimeout: duration(patience)}).drain(e, syscall.SIGTERM, patience, signals)
+		}()
 		signals <- second
 		if second != syscall.SIGTERM {
 			if err := <-done; err == nil {
