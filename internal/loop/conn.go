@@ -76,7 +76,7 @@ type rare struct {
 	low, high uint32   // watermarks
 
 	endErrno syscall.Errno // of the end of receiving
-	sendErr  error         // the first error of sending; then only reading goes on
+	sendErr  error         // of sending; then only reading goes on
 	reason   error
 
 	own      *timer        // the protocol's, armed by AfterFunc: a list
@@ -496,12 +496,11 @@ func (c *Conn) dropQueue() {
 	c.queued, c.owned = 0, 0
 }
 
-// sendFailed stops sending for good. What the peer sent before is still
-// delivered; then the connection is lost with this error, the first.
+// sendFailed stops sending for good: nothing is queued or in flight any more, so no
+// second error follows. What the peer sent before is still delivered; then the
+// connection is lost with this one.
 func (c *Conn) sendFailed(errno syscall.Errno) {
-	if c.sendErr == nil {
-		c.set().sendErr = c.opError("write", errno)
-	}
+	c.set().sendErr = c.opError("write", errno)
 	c.dropQueue()
 	c.publish()
 	if c.state != open || c.paused || c.ended && c.inbound.len() == 0 {
