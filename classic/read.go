@@ -59,7 +59,9 @@ func (c *conn) received(f *flusher, b *couplet.Buffer, err error) bool {
 		c.e.count.receives.Add(1)
 	}
 	c.awaitResume()
-	c.awaitSend(err)
+	for c.awaitSend(err) {
+		c.awaitResume() // who was told of the send may have paused
+	}
 	c.came.Store(false)
 	if b.Len() > 0 && c.state == open {
 		c.deliver(b)
@@ -90,15 +92,16 @@ func (c *conn) awaitResume() {
 
 // awaitSend waits at the end of a stream for a send that is under way, and cannot block where
 // both directions are over. That may have been a reset: who asks the socket first is told,
-// and the other one takes it for an end in order.
-func (c *conn) awaitSend(err error) {
-	if err != io.EOF || !c.queue.sending || !hungUp(c.nc) {
-		return
+// and the other one takes it for an end in order. It reports whether it has waited.
+func (c *conn) awaitSend(err error) bool {
+	if err != io.EOF || !c.queue.sending || c.state >= dying || !hungUp(c.nc) {
+		return false
 	}
 	for c.queue.sending && c.state < dying {
 		c.reader.Wait()
 	}
 	c.l.now = time.Now()
+	return true
 }
 
 // deliver calls DataReceived or BufferReceived, without a closure.

@@ -63,3 +63,47 @@ func TestAResetThatASendHadTakenWasAnEndInOrder(t *testing.T) {
 	default:
 	}
 }
+
+// tellsPaused is told of the peer's FIN, and tells whether its reading was paused then.
+type tellsPaused struct {
+	*script
+	paused chan bool
+}
+
+func (p tellsPaused) ReadClosed(t couplet.Transport) { p.paused <- t.(*conn).paused }
+
+// Who paused while the reader waited for a send, to know which end it had met, was told of
+// the end all the same.
+func TestReadClosedCameWhilePaused(t *testing.T) {
+	e := newEngine(t, couplet.Config{})
+	made := make(chan *conn, 1)
+	s := tellsPaused{newScript(), make(chan bool, 1)}
+	s.made = func(t couplet.Transport) { made <- t.(*conn) }
+	p := dialTo(t, listen(t, e, "tcp", "127.0.0.1:0", always(s)).Addr())
+	c := receive(t, made, "ConnectionMade")
+	c.l.mu.Lock()
+	c.queue.sending = true // what a send does, step by step
+	c.l.mu.Unlock()
+	if err := c.nc.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	await(t, "the end", c.came.Load) // the reader has it, and waits
+	paused := make(chan struct{})
+	c.l.Post(func() { c.PauseReading(); close(paused) })
+	receive(t, paused, "pause")
+	c.l.mu.Lock()
+	c.queue.sending = false
+	c.reader.Signal()
+	before := c.l.now
+	c.l.mu.Unlock()
+	await(t, "the reader's turn", func() bool {
+		c.l.mu.Lock()
+		defer c.l.mu.Unlock()
+		return c.l.now != before
+	})
+	c.l.Post(func() { c.ResumeReading() })
+	if receive(t, s.paused, "ReadClosed") {
+		t.Error("ReadClosed came while reading was paused")
+	}
+}
