@@ -158,7 +158,7 @@ func (a *agent) run(cmd *cobra.Command) error {
 	}
 	// Whoever reads the output may go away, and ends no session by it.
 	signal.Ignore(syscall.SIGPIPE)
-	ctx, stop := interruptible()
+	ctx, stop := a.interruptible()
 	defer stop()
 	network := "tcp"
 	if ip, err := netip.ParseAddr(host); err == nil && ip.Is4() {

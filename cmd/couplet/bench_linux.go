@@ -322,7 +322,7 @@ func (b *benchmark) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer files.close()
-	ctx, stop := interruptible()
+	ctx, stop := b.interruptible()
 	defer stop()
 	takes, most, samples := b.limit(&p)
 	if b.remote != "" {

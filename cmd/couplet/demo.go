@@ -99,7 +99,7 @@ func (d *demo) run() error {
 	if d.engine != engines.Auto {
 		chosen = []string{d.engine}
 	}
-	ctx, stop := interruptible()
+	ctx, stop := d.interruptible()
 	defer stop()
 	log, lines := d.logger()
 	defer lines.end()

@@ -67,9 +67,13 @@ too slow is reported and does not hold up the others; the exit status is then 1.
 var errInterrupted = errors.New("interrupted")
 
 // interruptible is done at the first SIGINT, SIGTERM or hangup, with cause
-// errInterrupted; a second one, but for a hangup, ends the process as usual.
-func interruptible() (ctx context.Context, stop func()) {
+// errInterrupted; a second one, but for a hangup, ends the process as usual. From the
+// first on nothing that is printed waits for who does not read.
+func (c *common) interruptible() (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
+	for _, w := range []io.Writer{c.stdout, c.stderr} {
+		w.(*output).impatient = ctx.Done()
+	}
 	signals, gone := make(chan os.Signal, 1), hangups()
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
@@ -112,7 +116,7 @@ func (f *fetching) run(args []string) error {
 			return fmt.Errorf("--output %q is no directory to write to: %w; want one that is or can be made", f.output, err)
 		}
 	}
-	ctx, stop := interruptible()
+	ctx, stop := f.interruptible()
 	defer stop()
 	log, said := f.logger()
 	defer said.end()
@@ -146,9 +150,7 @@ func (f *fetching) run(args []string) error {
 			OnDone:  func(p poetry.Result) { r.do(func() { d.done(p) }) },
 		})
 	}()
-	if !r.shown(ctx) {
-		return failure{errInterrupted}
-	}
+	r.run()
 	d.end(report)
 	return f.deliver(e, report)
 }

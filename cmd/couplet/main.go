@@ -13,12 +13,14 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Exit statuses.
@@ -44,7 +46,7 @@ func main() {
 // run is the command without the process around it.
 func run(args []string, stdout, stderr io.Writer) int {
 	out := &output{Writer: stdout}
-	root := newRoot(out, stderr)
+	root := newRoot(out, &output{Writer: stderr})
 	root.SetArgs(args)
 	err := out.lost(root.Execute())
 	if err == nil {
@@ -65,12 +67,19 @@ func run(args []string, stdout, stderr io.Writer) int {
 // exit status 0.
 type output struct {
 	io.Writer
-	mu  sync.Mutex
-	err error
+	impatient <-chan struct{} // once it is closed who does not read for lastWait is given up
+	mu        sync.Mutex
+	err       error
 }
 
-func (o *output) Write(p []byte) (int, error) {
-	n, err := o.Writer.Write(p)
+var errUnread = errors.New("interrupted, and nobody reads")
+
+func (o *output) Write(p []byte) (n int, err error) {
+	if o.impatient == nil {
+		n, err = o.Writer.Write(p)
+	} else {
+		n, err = o.writePieces(p)
+	}
 	if err != nil {
 		o.mu.Lock()
 		if o.err == nil {
@@ -79,6 +88,46 @@ func (o *output) Write(p []byte) (int, error) {
 		o.mu.Unlock()
 	}
 	return n, err
+}
+
+// writePieces writes p in pieces that a reader takes soon.
+func (o *output) writePieces(p []byte) (total int, err error) {
+	for err == nil && total < len(p) {
+		o.mu.Lock()
+		unread := o.err == errUnread
+		o.mu.Unlock()
+		if unread { // and waited for it
+			return total, errUnread
+		}
+		piece := bytes.Clone(p[total:min(total+64<<10, len(p))]) // which stays behind, if it is stuck
+		var n int
+		var failed error
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			n, failed = o.Writer.Write(piece)
+		}()
+		if !o.taken(done) {
+			return total, errUnread
+		}
+		total, err = total+n, failed
+	}
+	return total, err
+}
+
+// taken waits for done, and reports whether it came.
+func (o *output) taken(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	case <-o.impatient:
+	}
+	select {
+	case <-done:
+		return true
+	case <-time.After(lastWait):
+		return false
+	}
 }
 
 // lost is err, or the failure to write where that is all there was.

@@ -1,10 +1,6 @@
 package main
 
-import (
-	"context"
-	"sync"
-	"time"
-)
+import "sync"
 
 // A relay carries work from a loop, which must not wait for a terminal or a
 // pipe, to the goroutine that writes.
@@ -13,11 +9,10 @@ type relay struct {
 	more   sync.Cond
 	queue  []func()
 	closed bool
-	over   chan struct{} // by close
 }
 
 func newRelay() *relay {
-	r := &relay{over: make(chan struct{})}
+	r := new(relay)
 	r.more.L = &r.mu
 	return r
 }
@@ -36,30 +31,6 @@ func (r *relay) close() {
 	r.closed = true
 	r.mu.Unlock()
 	r.more.Signal()
-	close(r.over)
-}
-
-// shown runs what is handed over and waits for the end of it; once ctx is done and no
-// more comes, but for lastWait: nobody may read what is written. It reports whether all
-// was called.
-func (r *relay) shown(ctx context.Context) bool {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		r.run()
-	}()
-	select {
-	case <-done:
-		return true
-	case <-ctx.Done():
-	}
-	<-r.over
-	select {
-	case <-done:
-		return true
-	case <-time.After(lastWait):
-		return false
-	}
 }
 
 // run calls what is handed over, until close.

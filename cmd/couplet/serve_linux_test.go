@@ -184,7 +184,7 @@ func TestAFetchThatNobodyReadsEnds(t *testing.T) {
 	s.stderr.await(t, "somebody wants poetry", 1)
 	cmd.Process.Signal(syscall.SIGTERM)
 	cmd.Wait()
-	if !kill.Stop() || cmd.ProcessState.ExitCode() != 1 || !strings.Contains(stderr.text(), "couplet: interrupted") {
+	if !kill.Stop() || cmd.ProcessState.ExitCode() != 1 || !strings.Contains(stderr.text(), "nobody reads") {
 		t.Errorf("%v\n%s", cmd.ProcessState, stderr.text())
 	}
 	s.signal(syscall.SIGKILL)

@@ -142,7 +142,7 @@ func (t *tracing) run(args []string) error {
 	if len(files) > 0 {
 		signal.Ignore(syscall.SIGPIPE) // whoever reads the ledger may go, which is no reason to lose the files
 	}
-	ctx, stop := interruptible()
+	ctx, stop := t.interruptible()
 	defer stop()
 	story.Title, story.Bytes = name, len(text)
 	for i, engine := range t.engines {
