@@ -65,6 +65,7 @@ var ownCases = []Case{
 	{ID: 142, Name: "LocalAddr is what the client dialled, of a listener for all addresses, too", Needs: NeedsSockets | NeedsTCP, Run: localAddresses},
 	{ID: 143, Name: "of a peer's stream no more than a ring is taken while its reader is paused", Config: couplet.Config{BytesPerTurn: 128 << 10, RingBuffers: 16, RingBufferSize: 16 << 10}, Run: pausedTakesLittle},
 	{ID: 144, Name: "a socket of which somebody has a duplicate keeps no loop awake after its end", Needs: NeedsSockets | NeedsLinux, Run: duplicates},
+	{ID: 145, Name: "who is paused from the start keeps no loop awake", Run: sleepsPaused},
 }
 
 func handles(e *Env) {
@@ -1412,6 +1413,27 @@ func duplicates(e *Env) {
 	e.pass(c.loop, 50*time.Millisecond)
 	if turns := e.Client.Stats().Turns - before; turns > 1000 {
 		e.Errorf("the loop made %d turns in 50 ms", turns)
+	}
+}
+
+// sleepsPaused has both sides paused before anything comes: what a dial waited for is there
+// for good.
+func sleepsPaused(e *Env) {
+	s, c := e.conn("server"), e.conn("client")
+	for _, x := range []*conn{s, c} {
+		x.onMade = func(t couplet.Transport) { t.PauseReading() }
+	}
+	e.pair(s, c)
+	for _, x := range []struct {
+		*conn
+		couplet.Engine
+	}{{s, e.Server}, {c, e.Client}} {
+		e.settle(x.loop)
+		before := x.Stats().Turns
+		e.pass(x.loop, 50*time.Millisecond)
+		if turns := x.Stats().Turns - before; turns > 1000 {
+			e.Errorf("%s: the loop made %d turns in 50 ms", x.name, turns)
+		}
 	}
 }
 
