@@ -1489,7 +1489,8 @@ func writesToAnother(e *Env) {
 		other.t.Write([]byte("x"))
 	})
 	bulk.onWriteResumed = func(couplet.Transport) { more() }
-	p := e.peer(bulk, 0)
+	p := e.peer(bulk, 0, couplet.SendBuffer(64<<10))
+	bulk.waitFor("writePaused", 1) // else a peer that reads soon enough would have it never come
 	if _, err := readPattern(p, 0, n); err != nil {
 		e.Fatalf("read: %v", err)
 	}

@@ -38,7 +38,9 @@ func newServe(c *common) *cobra.Command {
 		Long: `Serve until SIGINT, SIGTERM or SIGHUP. Then the server drains: it accepts no more,
 poems under way are finished, and an echo goes on until its client closes. What is
 not finished after --drain-timeout is reset, so that it looks cut; the exit status
-is then 1. A second SIGINT or SIGTERM cuts at once.`,
+is then 1. A second SIGINT or SIGTERM cuts at once; the same one within a tenth of a
+second is still the first. A server whose listening socket fails drains, too, and its
+exit status is 1.`,
 	}
 	services := []*cobra.Command{newServePoem(c), newServeEcho(c)}
 	var known []string
