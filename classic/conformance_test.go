@@ -17,7 +17,11 @@ func open(t testing.TB, cfg couplet.Config) couplet.Engine {
 }
 
 func suite() enginetest.Suite {
-	return enginetest.Suite{Name: "goroutine", Server: open, Networks: []string{"tcp4", "tcp6", "unix"},
+	networks := []string{"tcp4", "unix"}
+	if !testing.Short() {
+		networks = append(networks, "tcp6")
+	}
+	return enginetest.Suite{Name: "goroutine", Server: open, Networks: networks,
 		Skip: map[int]string{140: "package net leaves the socket open; TestGoexitInControl is the rest of it"}}
 }
 
