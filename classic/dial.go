@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"couplet"
@@ -60,14 +61,21 @@ func (e *engine) Dial(ctx context.Context, network, address string, f couplet.Fa
 		return couplet.ErrEngineClosed
 	}
 	d.l.load.Add(1) // now, so that the next one sees it
-	dctx, giveUp := context.WithCancelCause(ctx)
+	dctx, cancel := context.WithCancelCause(ctx)
+	var giving atomic.Pointer[context.CancelCauseFunc] // nil once the dial is over: Go may keep a timer that was stopped
+	giving.Store(&cancel)
+	giveUp := func(why error) {
+		if cancel := giving.Load(); cancel != nil {
+			(*cancel)(why)
+		}
+	}
 	stop := context.AfterFunc(e.ctx, func() { giveUp(context.Cause(e.ctx)) })
 	d.timeout = time.AfterFunc(o.ConnectTimeout, func() { giveUp(&couplet.TimeoutError{Op: "connect"}) })
 	d.until = time.Now().Add(o.ConnectTimeout)
 	if t, ok := ctx.Deadline(); ok && t.Before(d.until) {
 		d.until = t
 	}
-	d.ctx, d.release = undated{dctx}, func() { d.timeout.Stop(); stop(); giveUp(nil) }
+	d.ctx, d.release = undated{dctx}, func() { d.timeout.Stop(); stop(); giveUp(nil); giving.Store(nil) }
 	e.running.Go(d.run)
 	return nil
 }
