@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"couplet"
+	"couplet/internal/sock"
+	"couplet/internal/testpeer"
 )
 
 // patience bounds every wait of these tests.
@@ -688,27 +690,15 @@ func (r *refusing) SetDeadline(time.Time) error {
 }
 func (r *refusing) Close() error { return nil }
 
-// heard is a Handler that passes the log's lines on, as far as there is room.
-type heard struct {
-	slog.Handler
-	lines chan string
-}
-
-func (h heard) Enabled(context.Context, slog.Level) bool { return true }
-func (h heard) Handle(_ context.Context, r slog.Record) error {
-	line := r.Level.String() + " " + r.Message
-	r.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
-	select {
-	case h.lines <- line:
-	default:
-	}
-	return nil
-}
-
 // A seccomp or LSM profile that refuses accept was an outage without a line in the log.
 func TestAcceptsThatWereRefusedForEverWereNotLogged(t *testing.T) {
-	h := heard{slog.DiscardHandler, make(chan string, 1)}
-	e := newEngine(t, couplet.Config{Logger: slog.New(h)})
+	lines := make(chan string, 1)
+	e := newEngine(t, couplet.Config{Logger: testpeer.Logger(func(line string) {
+		select {
+		case lines <- line:
+		default:
+		}
+	})})
 	r := &refusing{err: os.NewSyscallError("accept4", syscall.EPERM), closing: make(chan struct{})}
 	l := &listener{e: e, ln: r, stop: make(chan struct{}), done: make(chan struct{})}
 	if !e.begin() {
@@ -719,8 +709,8 @@ func TestAcceptsThatWereRefusedForEverWereNotLogged(t *testing.T) {
 	e.listeners[l] = struct{}{} // so that the engine's end is its own
 	e.running.Go(l.accept)
 	e.mu.Unlock()
-	line := receive(t, h.lines, "line in the log")
-	if n := r.tries.Load(); n < maxFailures {
+	line := receive(t, lines, "line in the log")
+	if n := r.tries.Load(); n < sock.MaxIgnored {
 		t.Errorf("%d failures in a row are logged", n)
 	}
 	if !strings.HasPrefix(line, "WARN cannot accept") || !strings.Contains(line, r.err.Error()) ||

@@ -41,14 +41,6 @@ type streamListener interface {
 
 var _ couplet.Listener = (*listener)(nil)
 
-const (
-	leastBackoff = 5 * time.Millisecond
-	mostBackoff  = time.Second
-	// maxFailures is how many ignored errors in a row, with nobody accepted between them,
-	// are no coincidence.
-	maxFailures = 16
-)
-
 // Listen accepts connections on address.
 func (e *engine) Listen(network, address string, f couplet.Factory, opts ...couplet.Option) (couplet.Listener, error) {
 	o, err := couplet.NewOptions(opts...)
@@ -241,8 +233,7 @@ func (l *listener) accept() {
 	id := l.e.enter()
 	defer l.e.leave(id)
 	defer l.closed()
-	var backoff time.Duration
-	var failures int // accepts in a row that were ignored
+	var backoff sock.AcceptBackoff
 	var warning sock.AcceptWarning
 	for l.admit() {
 		free := l.e.onNextFree()
@@ -252,7 +243,7 @@ func (l *listener) accept() {
 		nc, err := l.ln.Accept()
 		l.e.count.crossings.Add(1)
 		if err == nil {
-			backoff, failures = 0, 0
+			backoff = sock.AcceptBackoff{}
 			l.tune(nc)
 			l.welcome(nc)
 			continue
@@ -272,14 +263,13 @@ func (l *listener) accept() {
 			l.e.count.acceptErrors.Add(1)
 		} else {
 			l.e.count.acceptIgnored.Add(1)
-			if failures++; failures < maxFailures {
+			if backoff.Ignore() {
 				continue
 			}
 		}
 		warning.Warn(time.Now(), l.e.log, Name, l.Addr(), err)
-		backoff = min(max(2*backoff, leastBackoff), mostBackoff)
 		select {
-		case <-time.After(backoff):
+		case <-time.After(backoff.Next()):
 		case <-free:
 		case <-l.stop:
 			return

@@ -23,11 +23,7 @@ func arrived(nc net.Conn) (yes bool) {
 
 // hungUp reports whether both directions are over.
 func hungUp(nc net.Conn) (yes bool) {
-	ask(nc, func(fd int, _ bool) {
-		p := []unix.PollFd{{Fd: int32(fd)}}
-		unix.Poll(p, 0)
-		yes = p[0].Revents&unix.POLLHUP != 0
-	})
+	ask(nc, func(fd int, _ bool) { yes = sock.HungUp(fd) })
 	return yes
 }
 

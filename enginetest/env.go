@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -279,6 +280,29 @@ func (e *Env) pass(l couplet.Loop, d time.Duration) {
 	e.on(l, func() { l.AfterFunc(d, func() { close(done) }) })
 	recv(e, done, "timer of the loop")
 	e.turns(l, 2)
+}
+
+// sleeps fails the case if c's loop, of eng, has nothing to do and does not sleep.
+func (e *Env) sleeps(eng couplet.Engine, c *conn) {
+	e.settle(c.loop)
+	before := eng.Stats().Turns
+	e.pass(c.loop, 50*time.Millisecond)
+	if turns := eng.Stats().Turns - before; turns > 1000 {
+		e.Errorf("%s: the loop made %d turns in 50 ms", c.name, turns)
+	}
+}
+
+// tellFreed has freed be true once p was collected.
+func tellFreed[T any](p *T, freed *atomic.Bool) {
+	runtime.AddCleanup(p, func(freed *atomic.Bool) { freed.Store(true) }, freed)
+}
+
+// collected waits until what freed tells of was collected.
+func (e *Env) collected(what string, freed *atomic.Bool) {
+	e.until(what+" is collected", func() bool {
+		runtime.GC()
+		return freed.Load()
+	})
 }
 
 // address is a fresh address to listen on.

@@ -1274,7 +1274,7 @@ func bufferMemory(e *Env) {
 	p := e.peer(s, 0)
 	s.do(func(t couplet.Transport) {
 		memory := bytes.Clone(pattern(6, n))
-		runtime.AddCleanup(&memory[0], func(freed *atomic.Bool) { freed.Store(true) }, &freed)
+		tellFreed(&memory[0], &freed)
 		b := couplet.NewBuffer(memory, nil)
 		t.Write(pattern(0, 6)) // before a Buffer, so that they are sent by a list
 		t.WriteBuffer(b)
@@ -1283,10 +1283,7 @@ func bufferMemory(e *Env) {
 	if _, err := readPattern(p, 0, n+6); err != nil {
 		e.Fatalf("read: %v", err)
 	}
-	e.until("the memory is collected", func() bool {
-		runtime.GC()
-		return freed.Load()
-	})
+	e.collected("the memory", &freed)
 }
 
 // dialsAreForgotten holds on to a connection, and looks whether what its dial was given is
@@ -1295,7 +1292,7 @@ func dialsAreForgotten(e *Env) {
 	var freed [3]atomic.Bool
 	mark := func(i int) *[64]byte {
 		p := new([64]byte)
-		runtime.AddCleanup(p, func(freed *atomic.Bool) { freed.Store(true) }, &freed[i])
+		tellFreed(p, &freed[i])
 		return p
 	}
 	s, c := e.conn("server"), e.conn("client")
@@ -1309,10 +1306,7 @@ func dialsAreForgotten(e *Env) {
 	}()
 	c.waitMade()
 	for i, what := range []string{"context", "factory", "Control"} {
-		e.until("the "+what+" is collected", func() bool {
-			runtime.GC()
-			return freed[i].Load()
-		})
+		e.collected("the "+what, &freed[i])
 	}
 	c.do(func(t couplet.Transport) { t.Close() })
 	c.lostWith("closed")
@@ -1328,7 +1322,7 @@ func timersEndWithTheEngine(e *Env) {
 		var marks [len(freed)]*[64]byte
 		for i := range marks {
 			marks[i] = new([64]byte)
-			runtime.AddCleanup(marks[i], func(freed *atomic.Bool) { freed.Store(true) }, &freed[i])
+			tellFreed(marks[i], &freed[i])
 		}
 		e.on(l, func() {
 			l.AfterFunc(time.Hour, func() { marks[0][0]++ })
@@ -1341,10 +1335,7 @@ func timersEndWithTheEngine(e *Env) {
 	_, err := eng.Shutdown(e.ctx)
 	e.check(err, "Shutdown")
 	for i, what := range []string{"AfterFunc", "Every", "Post"} {
-		e.until("what "+what+" was given is collected", func() bool {
-			runtime.GC()
-			return freed[i].Load()
-		})
+		e.collected("what "+what+" was given", &freed[i])
 	}
 	for _, t := range timers {
 		if t.Stop() || t.Reset(time.Hour) {
@@ -1408,12 +1399,7 @@ func duplicates(e *Env) {
 	c.lostWith("aborted")
 	e.send(p, []byte("to the duplicate"))
 	p.CloseWrite()
-	e.settle(c.loop)
-	before := e.Client.Stats().Turns
-	e.pass(c.loop, 50*time.Millisecond)
-	if turns := e.Client.Stats().Turns - before; turns > 1000 {
-		e.Errorf("the loop made %d turns in 50 ms", turns)
-	}
+	e.sleeps(e.Client, c)
 }
 
 // sleepsPaused has both sides paused before anything comes: what a dial waited for is there
@@ -1424,17 +1410,8 @@ func sleepsPaused(e *Env) {
 		x.onMade = func(t couplet.Transport) { t.PauseReading() }
 	}
 	e.pair(s, c)
-	for _, x := range []struct {
-		*conn
-		couplet.Engine
-	}{{s, e.Server}, {c, e.Client}} {
-		e.settle(x.loop)
-		before := x.Stats().Turns
-		e.pass(x.loop, 50*time.Millisecond)
-		if turns := x.Stats().Turns - before; turns > 1000 {
-			e.Errorf("%s: the loop made %d turns in 50 ms", x.name, turns)
-		}
-	}
+	e.sleeps(e.Server, s)
+	e.sleeps(e.Client, c)
 }
 
 func localAddresses(e *Env) {

@@ -13,8 +13,8 @@ import (
 	"couplet/poetry"
 )
 
-// echoing is an engine that echoes at addr, its driver, and a call on its loop.
-func echoing(t *testing.T, features couplet.Features) (e couplet.Engine, d *driver, addr string, do func(func())) {
+// driven is an engine that ends after the test, and its loop's driver.
+func driven(t *testing.T, features couplet.Features) (e couplet.Engine, d *driver) {
 	granted, err := granted(features)
 	if err != nil {
 		t.Skip(err)
@@ -33,6 +33,12 @@ func echoing(t *testing.T, features couplet.Features) (e couplet.Engine, d *driv
 		e.Stop()
 		<-e.Done()
 	})
+	return e, d
+}
+
+// echoing is an engine that echoes at addr, its driver, and a call on its loop.
+func echoing(t *testing.T, features couplet.Features) (e couplet.Engine, d *driver, addr string, do func(func())) {
+	e, d = driven(t, features)
 	l, err := e.Listen("tcp", "127.0.0.1:0", poetry.Echo{})
 	if err != nil {
 		t.Fatal(err)

@@ -39,12 +39,10 @@ func open(t *testing.T) couplet.Engine {
 	return e
 }
 
-// A listener that the poller would not watch was armed again at once, and refused
-// again, for ever: the loop span. It is the listener's error now, and the loop
-// serves others.
-func TestAListenerThatThePollerRefusesEnds(t *testing.T) {
+// driven is an engine that logs nothing and ends after the test, and its loop's driver.
+func driven(t *testing.T) (couplet.Engine, *driver) {
 	var d *driver
-	config := couplet.Config{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	config := couplet.Config{Logger: slog.New(slog.DiscardHandler)}
 	e, err := loop.NewEngine("epoll", config, loop.Kernel{}, func(l *loop.Loop) (loop.Driver, error) {
 		made, err := newDriver(l)
 		if err == nil {
@@ -55,10 +53,18 @@ func TestAListenerThatThePollerRefusesEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		e.Stop()
 		<-e.Done()
-	}()
+	})
+	return e, d
+}
+
+// A listener that the poller would not watch was armed again at once, and refused
+// again, for ever: the loop span. It is the listener's error now, and the loop
+// serves others.
+func TestAListenerThatThePollerRefusesEnds(t *testing.T) {
+	e, d := driven(t)
 	// In one turn: a poller that refuses everything, the listener, the poller as
 	// it was.
 	l := e.Loops()[0]
@@ -348,60 +354,9 @@ func TestAUnixListenerThatWasShutDownSpun(t *testing.T) {
 // connection: after 2^32 of them it was another listener's, which served nobody from then on, or
 // had its connections served by the wrong one.
 func TestAListenersIDWasGivenTwice(t *testing.T) {
-	var d *driver
-	config, err := couplet.Config{}.WithDefaults()
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := loop.NewEngine("epoll", config, loop.Kernel{}, func(l *loop.Loop) (loop.Driver, error) {
-		made, err := newDriver(l)
-		if err == nil {
-			d = made.(*driver)
-		}
-		return made, err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	defer e.Shutdown(ctx)
-	var listeners []couplet.Listener
-	for i := range 3 {
-		l, err := e.Listen("tcp4", "127.0.0.1:0", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return says(rune('a' + i)) }))
-		if err != nil {
-			t.Fatal(err)
-		}
-		listeners = append(listeners, l)
-		armed := make(chan struct{})
-		e.Loops()[0].Post(func() { // behind the listener's own
-			if i == 0 {
-				d.nextID = math.MaxUint32
-			}
-			close(armed)
-		})
-		<-armed
-	}
-	for i, l := range listeners {
-		c, err := net.Dial("tcp4", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		c.SetReadDeadline(time.Now().Add(10 * time.Second))
-		got := make([]byte, 1)
-		if _, err := io.ReadFull(c, got); err != nil || got[0] != "abc"[i] {
-			t.Errorf("listener %d: %q, %v", i, got, err)
-		}
-	}
+	e, d := driven(t)
+	testpeer.Three(t, e, func() { d.nextID = math.MaxUint32 })
 }
-
-// says is a protocol that says who it is.
-type says byte
-
-func (s says) ConnectionMade(t couplet.Transport)          { t.Write([]byte{byte(s)}); t.Close() }
-func (s says) DataReceived(couplet.Transport, []byte)      {}
-func (s says) ConnectionLost(_ couplet.Transport, _ error) {}
 
 // A loop that found no descriptor to begin with did not say what to do about it.
 func TestALoopWithoutADescriptorHadNoRemedy(t *testing.T) {

@@ -142,15 +142,12 @@ func run() error {
 
 // write makes the file path of what report writes.
 func write(path string, report func(io.Writer) error) error {
-	f, err := os.Create(path)
+	o, err := bench.OpenOutput(path)
 	if err != nil {
 		return err
 	}
-	if err := report(f); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
+	defer o.Close()
+	return o.Write(report)
 }
 
 func names() string {

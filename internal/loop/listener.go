@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -84,8 +83,7 @@ type Listener struct {
 	starving bool   // waits for a descriptor, memory or a place
 	parked   []int  // accepted beyond MaxConns, when another loop took the last place
 	timer    *timer // the next try
-	backoff  time.Duration
-	failures int // accepts in a row that were ignored
+	backoff  sock.AcceptBackoff
 }
 
 // FD is the listening descriptor.
@@ -239,7 +237,7 @@ func (l *Loop) Accepted(ln *Listener, fd int, errno syscall.Errno) {
 		ln.acceptFailed(errno)
 		return
 	}
-	ln.backoff, ln.failures = 0, 0
+	ln.backoff = sock.AcceptBackoff{}
 	switch {
 	case ln.closing:
 		// It was in nobody's backlog any more when the close came.
@@ -278,13 +276,6 @@ func (ln *Listener) deal(fd int) {
 	}
 }
 
-const (
-	minBackoff = 5 * time.Millisecond
-	maxBackoff = time.Second
-	// maxFailures is how many ignored errors in a row are no coincidence.
-	maxFailures = 16
-)
-
 // acceptFailed goes on after a connection that was gone already, waits where
 // descriptors or memory ran out, or all is refused, and gives up where the socket is no
 // good.
@@ -297,7 +288,7 @@ func (ln *Listener) acceptFailed(errno syscall.Errno) {
 	switch sock.JudgeAccept(errno) {
 	case sock.Ignore:
 		l.count.AcceptIgnored++
-		if ln.failures++; ln.failures < maxFailures {
+		if ln.backoff.Ignore() {
 			ln.arm()
 			return
 		}
@@ -311,11 +302,11 @@ func (ln *Listener) acceptFailed(errno syscall.Errno) {
 	}
 	ln.listener.warning.Warn(l.Now(), l.config.Logger, l.engine.name, ln.listener.addr, errno)
 	ln.setStarving(true)
-	ln.backoff = min(max(2*ln.backoff, minBackoff), maxBackoff)
+	wait := ln.backoff.Next()
 	if ln.timer == nil {
-		ln.timer = l.afterFunc(ln.backoff, ln.retry)
+		ln.timer = l.afterFunc(wait, ln.retry)
 	} else {
-		ln.timer.Reset(ln.backoff)
+		ln.timer.Reset(wait)
 	}
 }
 

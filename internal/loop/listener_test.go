@@ -303,7 +303,7 @@ func TestIgnoredAcceptsGoOnAtOnce(t *testing.T) {
 	ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &notes{} }))
 	b.want("listen")
 	for range 2 { // what is accepted between them begins the count anew
-		for range maxFailures - 1 {
+		for range sock.MaxIgnored - 1 {
 			b.turn(func() { b.loop.Accepted(ln, -1, syscall.ECONNABORTED) })
 			b.want("listen")
 			if b.loop.Timers() != 0 || ln.starving {
@@ -312,14 +312,14 @@ func TestIgnoredAcceptsGoOnAtOnce(t *testing.T) {
 		}
 		b.turn(func() { b.loop.Accepted(ln, b.fd(), 0) })
 	}
-	for range maxFailures {
+	for range sock.MaxIgnored {
 		b.turn(func() { b.loop.Accepted(ln, -1, syscall.ECONNABORTED) })
 	}
 	b.calls = slices.DeleteFunc(b.calls, func(call string) bool { return call != "listen" })
-	if len(b.calls) != maxFailures-1 || b.loop.Timers() != 1 {
-		t.Errorf("after %d failures it was armed %d times, and %d timers are", maxFailures, len(b.calls), b.loop.Timers())
+	if len(b.calls) != sock.MaxIgnored-1 || b.loop.Timers() != 1 {
+		t.Errorf("after %d failures it was armed %d times, and %d timers are", sock.MaxIgnored, len(b.calls), b.loop.Timers())
 	}
-	if n := b.loop.count.AcceptIgnored; n != 3*maxFailures-2 {
+	if n := b.loop.count.AcceptIgnored; n != 3*sock.MaxIgnored-2 {
 		t.Errorf("%d counted", n)
 	}
 }

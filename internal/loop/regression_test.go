@@ -23,6 +23,7 @@ import (
 
 	"couplet"
 	"couplet/internal/sock"
+	"couplet/internal/testpeer"
 )
 
 // Each test here is named after what broke once.
@@ -904,44 +905,28 @@ func TestSegmentsOutlivedTheirConnections(t *testing.T) {
 	}
 }
 
-// lines is a Handler that keeps the log's lines.
-type lines struct {
-	slog.Handler
-	got *[]string
-}
-
-func newLines() lines { return lines{slog.DiscardHandler, new([]string)} }
-
-func (h lines) Enabled(context.Context, slog.Level) bool { return true }
-func (h lines) Handle(_ context.Context, r slog.Record) error {
-	line := r.Level.String() + " " + r.Message
-	r.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
-	*h.got = append(*h.got, line)
-	return nil
-}
-
 // A seccomp or LSM profile that refuses accept was an outage without a line in the log.
 func TestAcceptsThatWereRefusedForEverWereNotLogged(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.EPERM, syscall.EACCES, syscall.EPROTO} {
-		log := newLines()
-		b := newBench(t, couplet.Config{Logger: slog.New(log)})
+		var log []string
+		b := newBench(t, couplet.Config{Logger: testpeer.Logger(func(line string) { log = append(log, line) })})
 		ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &notes{} }))
 		fail := func() { b.turn(func() { b.loop.Accepted(ln, -1, errno) }) }
-		for range maxFailures - 1 {
+		for range sock.MaxIgnored - 1 {
 			fail()
 		}
-		if len(*log.got) > 0 {
-			t.Errorf("%v: few failures are logged: %q", errno, *log.got)
+		if len(log) > 0 {
+			t.Errorf("%v: few failures are logged: %q", errno, log)
 		}
 		for range 3 { // in one moment
 			fail()
 		}
 		b.now += time.Second
 		fail()
-		if len(*log.got) != 2 {
-			t.Fatalf("%v: the log has %q, not 2 lines", errno, *log.got)
+		if len(log) != 2 {
+			t.Fatalf("%v: the log has %q, not 2 lines", errno, log)
 		}
-		for _, line := range *log.got {
+		for _, line := range log {
 			cause := strings.Contains(line, "a seccomp or LSM filter may refuse accept")
 			if !strings.HasPrefix(line, "WARN cannot accept") || !strings.Contains(line, errno.Error()) || cause != (errno != syscall.EPROTO) {
 				t.Errorf("%v: the log has %q", errno, line)
@@ -953,8 +938,8 @@ func TestAcceptsThatWereRefusedForEverWereNotLogged(t *testing.T) {
 // Each loop's socket of one listener had a line a second of its own, and want of memory was
 // to be mended by more descriptors.
 func TestEachSocketOfAListenerWarned(t *testing.T) {
-	log := newLines()
-	b := newBench(t, couplet.Config{Loops: 2, Spread: couplet.ReusePort, Logger: slog.New(log)})
+	var log []string
+	b := newBench(t, couplet.Config{Loops: 2, Spread: couplet.ReusePort, Logger: testpeer.Logger(func(line string) { log = append(log, line) })})
 	n := b.neighbour()
 	ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &notes{} }))
 	n.turn()
@@ -968,10 +953,10 @@ func TestEachSocketOfAListenerWarned(t *testing.T) {
 	fail(syscall.ENOMEM)
 	b.turn(func() { b.loop.Accepted(other, -1, syscall.ENFILE) })
 	remedies := []string{"ulimit -n", "memory", "fs.file-max"}
-	if len(*log.got) != len(remedies) {
-		t.Fatalf("the log has %q", *log.got)
+	if len(log) != len(remedies) {
+		t.Fatalf("the log has %q", log)
 	}
-	for i, line := range *log.got {
+	for i, line := range log {
 		_, told, _ := strings.Cut(line, "remedy=")
 		for j, remedy := range remedies {
 			if strings.Contains(told, remedy) != (i == j) {

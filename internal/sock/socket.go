@@ -162,13 +162,22 @@ func Acknowledged(fd int, isUnix bool) bool {
 // an error, or where it connects the outcome. An error ends a socket, too; POLLERR alone is
 // of what its error queue holds, such as time stamps, which nobody may ever take.
 func Pending(fd int, connecting bool) bool {
-	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}}
+	events := int16(unix.POLLIN | unix.POLLRDHUP)
 	if connecting {
-		p[0].Events = unix.POLLOUT
+		events = unix.POLLOUT
 	}
+	return poll(fd, events)&(events|unix.POLLHUP) != 0
+}
+
+// HungUp reports whether both directions of a socket are over.
+func HungUp(fd int) bool { return poll(fd, 0)&unix.POLLHUP != 0 }
+
+// poll is which of events there are now, and of those that are always told.
+func poll(fd int, events int16) int16 {
+	p := []unix.PollFd{{Fd: int32(fd), Events: events}}
 	for {
 		if _, err := unix.Poll(p, 0); err != unix.EINTR {
-			return p[0].Revents&(p[0].Events|unix.POLLHUP) != 0
+			return p[0].Revents
 		}
 	}
 }

@@ -36,3 +36,32 @@ func (w *AcceptWarning) due(now time.Time) bool {
 	w.last = now
 	return true
 }
+
+// MaxIgnored is how many accepts in a row that were ignored, with nobody accepted between
+// them, are no coincidence.
+const MaxIgnored = 16
+
+const (
+	minBackoff = 5 * time.Millisecond
+	maxBackoff = time.Second
+)
+
+// AcceptBackoff is how a listener goes on whose accepts fail. It is new again, by its zero
+// value, when one succeeds.
+type AcceptBackoff struct {
+	ignored int
+	wait    time.Duration
+}
+
+// Ignore takes an error that says nothing of the next accept. It reports whether to go on at
+// once, which is not so from MaxIgnored on.
+func (b *AcceptBackoff) Ignore() bool {
+	b.ignored++
+	return b.ignored < MaxIgnored
+}
+
+// Next is how long to wait now: twice as long each time.
+func (b *AcceptBackoff) Next() time.Duration {
+	b.wait = min(max(2*b.wait, minBackoff), maxBackoff)
+	return b.wait
+}
