@@ -61,11 +61,11 @@ func ParseAddr(s string) (Addr, error) {
 	if port == "" {
 		return bad("has no port")
 	}
-	n, err := strconv.ParseUint(port, 10, 64)
+	n, _ := strconv.ParseUint(port, 10, 64) // of digits that are too many, the largest
 	switch {
-	case err != nil && strings.Trim(port, "0123456789") != "":
+	case strings.Trim(port, "0123456789") != "":
 		return bad(fmt.Sprintf("has port %q, which is not a number", port))
-	case err != nil || n < 1 || n > 65535:
+	case n < 1 || n > 65535:
 		return bad(fmt.Sprintf("has port %s, and a port is from 1 to 65535", port))
 	case strings.ContainsAny(host, " \t\r\n/\x00"):
 		return bad(fmt.Sprintf("has host %q, which is no host name", host))

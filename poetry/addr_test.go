@@ -8,7 +8,9 @@ import (
 )
 
 func TestParseAddr(t *testing.T) {
+	long := "unix:" + strings.Repeat("a", 107)
 	for in, want := range map[string]string{
+		long:                   long,
 		"10001":                "127.0.0.1:10001",
 		":10001":               "127.0.0.1:10001",
 		"localhost:10001":      "localhost:10001",

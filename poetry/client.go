@@ -148,9 +148,7 @@ func (f *fetch) start() {
 	f.began = g.loop.Now()
 	ctx, abandon := context.WithCancelCause(context.Background())
 	f.abandon = abandon
-	if !f.announced() {
-		return
-	}
+	f.announce()
 	if d := g.options.Timeout; d > 0 {
 		f.timer = g.loop.AfterFunc(d, func() { f.cancel(timeoutError{d}) })
 	}
@@ -163,18 +161,19 @@ func (f *fetch) start() {
 // errHook is why a fetch ends whose OnStart did not return.
 var errHook = errors.New("poetry: OnStart panicked; the engine's log has more")
 
-// announced calls OnStart, and ends the fetch if that panics.
-func (f *fetch) announced() (ok bool) {
+// announce calls OnStart, and ends the fetch if that panics.
+func (f *fetch) announce() {
 	if f.group.options.OnStart == nil {
-		return true
+		return
 	}
+	returned := false
 	defer func() {
-		if !ok {
+		if !returned {
 			f.end(errHook)
 		}
 	}()
 	f.group.options.OnStart(f.task, f.addr)
-	return true
+	returned = true
 }
 
 // cancel ends the fetch; the dial's or the connection's end reports it.

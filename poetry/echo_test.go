@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -44,27 +45,53 @@ func TestEcho(t *testing.T) {
 // A client that sends and does not take its echo is held back: the server's
 // memory for it stays bounded, and nothing is lost.
 func TestEchoHoldsBackWhoDoesNotRead(t *testing.T) {
-	onEach(t, func(t *testing.T, e couplet.Engine) {
-		paused := make(chan int, 1)
-		conn := dial(t, serve(t, e, "tcp", couplet.FactoryFunc(func(a net.Addr) couplet.Protocol {
-			return &watched{Protocol: poetry.Echo{}.Build(a), paused: paused}
-		}), couplet.SendBuffer(64<<10), couplet.ReceiveBuffer(64<<10)))
-		conn.(*net.TCPConn).SetReadBuffer(64 << 10)
-		all := text(8 << 20)
-		sent := make(chan error, 1)
-		go func() {
-			_, err := conn.Write(all)
-			conn.(*net.TCPConn).CloseWrite()
-			sent <- err
-		}()
-		if n := await(t, "the pause", paused); n > 8<<20 {
-			t.Errorf("%d bytes are queued for a client that takes nothing", n)
+	for _, upper := range []bool{false, true} {
+		onEach(t, func(t *testing.T, e couplet.Engine) {
+			w := &watched{Protocol: poetry.Echo{Upper: upper}.Build(nil), pause: make(chan couplet.Loop, 1)}
+			conn := dial(t, serve(t, e, "tcp", couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return w }),
+				couplet.SendBuffer(64<<10), couplet.ReceiveBuffer(64<<10)))
+			conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+			all := []byte(strings.ToUpper(string(text(8 << 20))))
+			sent := make(chan error, 1)
+			go func() {
+				_, err := conn.Write(all)
+				conn.(*net.TCPConn).CloseWrite()
+				sent <- err
+			}()
+			loop := await(t, "the pause", w.pause)
+			for range 3 { // turns in which there is more to receive
+				turn := make(chan bool)
+				loop.Post(func() { close(turn) })
+				await(t, "a turn", turn)
+			}
+			got := readPoem(t, conn)
+			if err := await(t, "the sender", sent); err != nil || !bytes.Equal(got, all) {
+				t.Errorf("%d bytes of %d came back, %v", len(got), len(all), err)
+			}
+			looked := make(chan bool)
+			loop.Post(func() {
+				if w.most > 4<<20 { // the high watermark and a turn, which may end late
+					t.Errorf("%d bytes were queued for a client that takes nothing", w.most)
+				}
+				if w.held > 0 {
+					t.Errorf("%d times there was data while it was paused", w.held)
+				}
+				close(looked)
+			})
+			await(t, "the figures", looked)
+		})
+	}
+}
+
+// Of what the queue has no room for nothing is left out.
+func TestEchoThatFindsNoRoomLooksCut(t *testing.T) {
+	for _, upper := range []bool{false, true} {
+		h := &hall{refuse: couplet.ErrOutboundFull, proto: poetry.Echo{Upper: upper}.Build(nil)}
+		h.proto.DataReceived(stage{hall: h}, []byte("a"))
+		if h.ended != "abort@0s" {
+			t.Errorf("upper %v: %q, want abort", upper, h.ended)
 		}
-		got := readPoem(t, conn)
-		if err := await(t, "the sender", sent); err != nil || !bytes.Equal(got, all) {
-			t.Errorf("%d bytes of %d came back, %v", len(got), len(all), err)
-		}
-	})
+	}
 }
 
 // A client that is not done when the engine stops gets its echo still: closed at
@@ -121,18 +148,33 @@ func echoed(t *testing.T, c net.Conn) {
 	}
 }
 
-// watched tells what was queued when it was first paused.
+// watched tells of its first pause. What it counts is its loop's.
 type watched struct {
 	couplet.Protocol
-	paused chan<- int
+	pause  chan couplet.Loop
+	paused bool
+	held   int // deliveries while it was paused
+	most   int // queued
+}
+
+func (w *watched) DataReceived(t couplet.Transport, data []byte) {
+	if w.paused {
+		w.held++
+	}
+	w.Protocol.DataReceived(t, data)
+	w.most = max(w.most, t.Buffered())
 }
 
 func (w *watched) WritePaused(t couplet.Transport) {
+	w.paused = true
 	select {
-	case w.paused <- t.Buffered():
+	case w.pause <- t.Loop():
 	default:
 	}
 	couplet.DeliverWritePaused(w.Protocol, t)
 }
 
-func (w *watched) WriteResumed(t couplet.Transport) { couplet.DeliverWriteResumed(w.Protocol, t) }
+func (w *watched) WriteResumed(t couplet.Transport) {
+	w.paused = false
+	couplet.DeliverWriteResumed(w.Protocol, t)
+}

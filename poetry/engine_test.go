@@ -177,9 +177,7 @@ func TestOneFailureDoesNotHoldUpTheOthers(t *testing.T) {
 			c.(*net.TCPConn).SetLinger(0)
 		})
 		addrs := []poetry.Addr{good, refused(t), reset, good, {Network: "unix", Address: t.TempDir() + "/nobody"}}
-		for name, fetch := range map[string]func(context.Context, couplet.Engine, []poetry.Addr, poetry.FetchOptions) poetry.Report{
-			"all": poetry.FetchAll, "each": poetry.FetchEach,
-		} {
+		for name, fetch := range both {
 			var done []int
 			r := fetch(t.Context(), e, addrs, poetry.FetchOptions{
 				OnData: func(a poetry.Arrival) {
@@ -231,9 +229,11 @@ func TestFetchIsBounded(t *testing.T) {
 			t.Errorf("a poem that takes too long: %v", err)
 		}
 		r = fetchAll(t, e, poetry.FetchOptions{MaxBytes: 1000}, long)
-		if err := r.Results[0].Err; !errors.Is(err, poetry.ErrTooLong) {
-			t.Errorf("a poem that is too long: %v", err)
+		if p := r.Results[0]; !errors.Is(p.Err, poetry.ErrTooLong) || len(p.Poem) > 1000 {
+			t.Errorf("a poem that is too long: %d bytes, %v", len(p.Poem), p.Err)
 		}
+		r = fetchAll(t, e, poetry.FetchOptions{MaxBytes: 1 << 20}, long)
+		checkWhole(t, r, [][]byte{text(1 << 20)})
 	})
 }
 
@@ -270,9 +270,7 @@ func TestFetchIsCancelled(t *testing.T) {
 	onEach(t, func(t *testing.T, e couplet.Engine) {
 		endless := serve(t, e, "tcp", slow(t, string(text(1<<20)), 10, time.Minute))
 		cause := errors.New("enough")
-		for name, fetch := range map[string]func(context.Context, couplet.Engine, []poetry.Addr, poetry.FetchOptions) poetry.Report{
-			"all": poetry.FetchAll, "each": poetry.FetchEach,
-		} {
+		for name, fetch := range both {
 			ctx, cancel := context.WithCancelCause(context.Background())
 			r := fetch(ctx, e, []poetry.Addr{endless, endless, fullBacklog(t)}, poetry.FetchOptions{
 				OnData: func(a poetry.Arrival) { cancel(cause) },

@@ -131,11 +131,8 @@ func (g *group) count() {
 	}
 }
 
-// cancel ends all that is under way, and what has not begun.
+// cancel, which is called once, ends all that is under way, and what has not begun.
 func (g *group) cancel(cause error) {
-	if g.stopped != nil {
-		return
-	}
 	g.stopped = cause
 	for _, f := range g.fetches[:g.next] {
 		if !f.ended {

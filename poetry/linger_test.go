@@ -17,6 +17,7 @@ import (
 func TestDeathWouldReset(t *testing.T) {
 	onEach(t, func(t *testing.T, e couplet.Engine) {
 		var on atomic.Int64
+		closed := make(chan bool, 1)
 		s := slow(t, string(text(20)), 10, 2*time.Millisecond)
 		var current couplet.Transport
 		s.OnStart = func(net.Addr) {
@@ -25,12 +26,15 @@ func TestDeathWouldReset(t *testing.T) {
 			}
 		}
 		spy := couplet.FactoryFunc(func(a net.Addr) couplet.Protocol {
-			return &spying{wrapper{s.Build(a)}, &current, &on}
+			return &spying{wrapper{s.Build(a)}, &current, &on, closed}
 		})
 		c := dial(t, serve(t, e, "tcp", spy))
 		readPoem(t, c)
 		if got := on.Load(); got != 1 {
 			t.Errorf("SO_LINGER was on %d times of 1", got)
+		}
+		if await(t, "the close", closed) {
+			t.Error("SO_LINGER is on at the close")
 		}
 	})
 }
@@ -40,6 +44,20 @@ type spying struct {
 	wrapper
 	current *couplet.Transport
 	on      *atomic.Int64
+	closed  chan<- bool
+}
+
+func (s *spying) WriteClosed(t couplet.Transport) { s.wrapper.WriteClosed(closing{t, s.closed}) }
+
+// closing tells whether the option is on when it is closed.
+type closing struct {
+	couplet.Transport
+	closed chan<- bool
+}
+
+func (c closing) Close() error {
+	c.closed <- lingers(c.Transport)
+	return c.Transport.Close()
 }
 
 func (s *spying) ConnectionMade(t couplet.Transport) {

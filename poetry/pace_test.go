@@ -30,7 +30,11 @@ type hall struct {
 	refuse error    // what Write answers
 	skip   int      // ticks that the next one finds missed
 	missed int
-	ended  string // "fin@1s", "abort@1s"
+	ended  string // "fin@1s", "abort@1s", and all that comes then
+}
+
+func (h *hall) end(how string) {
+	h.ended = strings.TrimPrefix(fmt.Sprintf("%s %s@%v", h.ended, how, h.now), " ")
 }
 
 func recite(s *poetry.Server) *hall {
@@ -86,10 +90,10 @@ func (s stage) LocalAddr() net.Addr                   { return nil }
 func (s stage) RemoteAddr() net.Addr                  { return nil }
 func (s stage) SyscallConn() (syscall.RawConn, error) { return nil, couplet.ErrNotSupported }
 func (s stage) Close() error                          { return nil }
-func (s stage) Abort()                                { s.hall.ended = fmt.Sprintf("abort@%v", s.hall.now) }
+func (s stage) Abort()                                { s.hall.end("abort") }
 
 func (s stage) CloseWrite() error {
-	s.hall.ended = fmt.Sprintf("fin@%v", s.hall.now)
+	s.hall.end("fin")
 	s.hall.proto.(couplet.WriteClosedHandler).WriteClosed(s)
 	return nil
 }
@@ -188,14 +192,73 @@ func TestPausedPoemWaitsAndGoesOn(t *testing.T) {
 	}
 }
 
+// What a client takes late is told when the poem is over.
+func TestPoemThatIsOverStaysOver(t *testing.T) {
+	for name, s := range map[string]*poetry.Server{
+		"slow": slow(t, "abcdef", 2, time.Second), "empty": slow(t, "", 2, time.Second), "fast": poetry.NewFastServer([]byte("abcdef")),
+	} {
+		h := recite(s)
+		h.pass(5 * time.Second)
+		over := h.ended
+		if !strings.HasPrefix(over, "fin@") || h.heard.Len() != s.Len() {
+			t.Errorf("%s: %q, %s", name, h.heard.String(), over)
+		}
+		flow := h.proto.(couplet.WriteFlow)
+		flow.WritePaused(stage{hall: h})
+		flow.WriteResumed(stage{hall: h})
+		h.pass(time.Minute)
+		if h.ended != over || h.every != 0 {
+			t.Errorf("%s: %s", name, h.ended)
+		}
+	}
+}
+
+// A poem counts as taken if the kernel has it, and nothing cut it there.
+func TestWhatCountsAsTaken(t *testing.T) {
+	for _, c := range []struct {
+		written bool
+		reason  error
+		taken   bool
+	}{
+		{true, nil, true},
+		{true, io.EOF, true},
+		{true, syscall.ECONNRESET, true},
+		{true, couplet.ErrShutdown, false},
+		{true, &couplet.EngineError{Engine: "uring", Err: syscall.EIO}, false},
+		{false, io.EOF, false},
+		{false, syscall.ECONNRESET, false},
+	} {
+		s := slow(t, "abcdef", 2, time.Second)
+		var told error
+		s.OnEnd = func(_ net.Addr, _ int, err error) { told = err }
+		h := recite(s)
+		if c.written {
+			h.pass(time.Minute)
+		}
+		h.proto.ConnectionLost(stage{hall: h}, c.reason)
+		began, whole, cut := s.Served()
+		if taken := whole == 1; began != 1 || whole+cut != 1 || taken != c.taken || taken != (told == nil) {
+			t.Errorf("%+v: %d whole, %d cut, and %v is told", c, whole, cut, told)
+		}
+	}
+}
+
 func TestFullQueueIsTriedAgain(t *testing.T) {
-	h := recite(slow(t, "abcdef", 2, time.Second))
-	h.refuse = couplet.ErrOutboundFull
-	h.pass(2500 * time.Millisecond)
-	h.refuse = nil
-	h.pass(time.Minute)
-	if h.heard.String() != "abcdef" || h.ended != "fin@5s" {
-		t.Errorf("%v, %s", h.sends, h.ended)
+	for _, c := range []struct {
+		text string
+		size int
+	}{
+		{"abcdef", 2},
+		{strings.Repeat("a", 4096) + strings.Repeat("b", 4096) + strings.Repeat("c", 4096), 4096},
+	} {
+		h := recite(slow(t, c.text, c.size, time.Second))
+		h.refuse = couplet.ErrOutboundFull
+		h.pass(2500 * time.Millisecond)
+		h.refuse = nil
+		h.pass(time.Minute)
+		if h.heard.String() != c.text || h.ended != "fin@5s" {
+			t.Errorf("%v, %s", h.sends, h.ended)
+		}
 	}
 }
 

@@ -74,7 +74,7 @@ func TestFindTakesNameOrTitle(t *testing.T) {
 			t.Errorf("Find(%q) is %q, %v; want %q", name, p.Name, ok, want)
 		}
 	}
-	for _, name := range []string{"", "the", "-", "rav", "ode"} {
+	for _, name := range []string{"", "the", "-", "rav", "ode", "sonnet", "sonnet 81"} {
 		if p, ok := poetry.Find(name); ok {
 			t.Errorf("Find(%q) is %q; want none", name, p.Name)
 		}

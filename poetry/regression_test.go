@@ -28,23 +28,25 @@ func TestAHookThatPanickedHeldFetchAllUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			onEach(t, func(t *testing.T, e couplet.Engine) {
 				a := serve(t, e, "tcp", poetry.NewFastServer(text(100)))
-				for _, cut := range []bool{false, true} {
-					ctx, cancel := context.WithTimeout(context.Background(), patience)
-					if cut {
+				for _, fetch := range both {
+					for _, cut := range []bool{false, true} {
+						ctx, cancel := context.WithTimeout(context.Background(), patience)
+						if cut {
+							cancel()
+						}
+						r := fetch(ctx, e, []poetry.Addr{a, a, a, a}, o)
+						if ctx.Err() != nil && !cut {
+							t.Fatal("it waits")
+						}
+						for _, p := range r.Results {
+							switch {
+							case cut: // it may have come all the same
+							case o.OnStart == nil && p.Err != nil, o.OnStart != nil && (p.Err == nil || !strings.Contains(p.Err.Error(), "OnStart")):
+								t.Errorf("poem %d of %d bytes: %v", p.Task, len(p.Poem), p.Err)
+							}
+						}
 						cancel()
 					}
-					r := poetry.FetchAll(ctx, e, []poetry.Addr{a, a, a, a}, o)
-					if ctx.Err() != nil && !cut {
-						t.Fatal("FetchAll waits")
-					}
-					for _, p := range r.Results {
-						switch {
-						case cut: // it may have come all the same
-						case o.OnStart == nil && p.Err != nil, o.OnStart != nil && (p.Err == nil || !strings.Contains(p.Err.Error(), "OnStart")):
-							t.Errorf("poem %d of %d bytes: %v", p.Task, len(p.Poem), p.Err)
-						}
-					}
-					cancel()
 				}
 			})
 		})
@@ -158,6 +160,11 @@ func (c *closes) WriteClosed(t couplet.Transport) {
 func TestPacesBeyondAllNumbers(t *testing.T) {
 	if n := (poetry.Pace{NumBytes: math.MaxInt, Delay: 1}).Sends(100); n != 1 {
 		t.Errorf("%d sends of MaxInt bytes for 100", n)
+	}
+	for _, n := range []int{0, 1, 100} {
+		if sends, d := poetry.AllAtOnce.Sends(n), poetry.AllAtOnce.Duration(n); sends != min(n, 1) || d != 0 {
+			t.Errorf("%d sends and %v for %d bytes at once", sends, d, n)
+		}
 	}
 	if d := (poetry.Pace{NumBytes: 1, Delay: 1000 * time.Hour}).Duration(64 << 20); d != math.MaxInt64 {
 		t.Errorf("%v for 64 Mi times a thousand hours", d)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,6 +44,9 @@ func start(t *testing.T, name string) couplet.Engine {
 		await(t, "the engine's end", e.Done())
 		if err := e.Err(); err != nil {
 			t.Error(err)
+		}
+		if n := e.Stats().Panics; n > 0 && !strings.Contains(t.Name(), "ThatPanicked") {
+			t.Errorf("%d panics; the log has them", n)
 		}
 	})
 	return e
@@ -134,6 +138,11 @@ func blockingServer(t *testing.T, f func(c net.Conn)) poetry.Addr {
 func text(n int) []byte {
 	const line = "è 登 poesia\n"
 	return bytes.Repeat([]byte(line), n/len(line)+1)[:n]
+}
+
+// both ways to fetch poems.
+var both = map[string]func(context.Context, couplet.Engine, []poetry.Addr, poetry.FetchOptions) poetry.Report{
+	"all": poetry.FetchAll, "each": poetry.FetchEach,
 }
 
 func fetchAll(t *testing.T, e couplet.Engine, o poetry.FetchOptions, addrs ...poetry.Addr) poetry.Report {
