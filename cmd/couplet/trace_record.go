@@ -127,9 +127,45 @@ func milliseconds(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds
 // takes its square.
 const maxEvents = 5000
 
+// totals are what adds up, also of the events that are left out.
+type totals struct {
+	Entries, Calls, Waits, Told int
+	Sent, Received              int
+	Took                        time.Duration // from the accept to ConnectionLost
+
+	names map[string]int // of the calls
+}
+
+// call counts one that is over.
+func (t *totals) call(what string) {
+	if t.names == nil {
+		t.names = make(map[string]int)
+	}
+	name, _, _ := strings.Cut(what, " ")
+	t.names[name]++
+	t.Calls++
+}
+
+// count counts what is no wait.
+func (t *totals) count(e *traceEvent) {
+	switch {
+	case e.Layer == layerCall:
+		t.call(e.What)
+	case e.Layer == layerTold:
+		t.Told++
+	case e.Layer == layerOperation && e.What == "Sent":
+		t.Sent += e.N
+	case e.Layer == layerOperation && e.What == "Received":
+		t.Received += e.N
+	case e.What == "ConnectionLost":
+		t.Took = e.At
+	}
+}
+
 // recorder keeps what a loop tells, from its first event to the wait behind the
 // first ConnectionLost. Until done is closed all of it belongs to the loop.
 type recorder struct {
+	totals
 	done   chan struct{}
 	began  time.Time
 	events []traceEvent
@@ -160,6 +196,7 @@ func (r *recorder) hook(at time.Time, layer, what string, n int, failed string) 
 	switch {
 	case layer == layerEnter:
 		e.Layer, e.Wait, e.Open, e.In = layerCall, true, true, n
+		r.Entries += n
 		r.before(n)
 		r.wait = what
 		if r.lost {
@@ -171,6 +208,8 @@ func (r *recorder) hook(at time.Time, layer, what string, n int, failed string) 
 		}
 	case layer == layerCall && r.wait == what:
 		r.wait = ""
+		r.call(what)
+		r.Waits++
 		if w := &r.events[len(r.events)-1]; w.Open { // else it was left out
 			w.Open, w.N, w.Failed, w.Took = false, n, failed, e.At-w.At
 		}
@@ -179,6 +218,9 @@ func (r *recorder) hook(at time.Time, layer, what string, n int, failed string) 
 		r.made = true
 	case layer == layerCallback && what == "ConnectionLost":
 		r.lost = true
+	}
+	if !e.Wait {
+		r.count(&e)
 	}
 	r.add(e)
 }
@@ -224,28 +266,10 @@ func (r *recorder) add(e traceEvent) {
 
 // ledger is what was recorded of e. It is called after done.
 func (r *recorder) ledger(e couplet.Engine) *ledger {
-	l := &ledger{Engine: e.Name(), Describe: strings.TrimSuffix(e.Describe(), " (asked for)"), Events: r.events, Held: r.held, Missed: r.missed}
-	for i := range l.Events {
-		e := &l.Events[i]
-		l.Entries += e.In
-		switch {
-		case e.Open: // is not over, but has its entries
-		case e.Layer == layerCall:
-			l.Calls++
-			if e.Wait {
-				l.Waits++
-			}
-		case e.Layer == layerTold:
-			l.Told++
-		case e.Layer == layerOperation && e.What == "Sent":
-			l.Sent += e.N
-		case e.Layer == layerOperation && e.What == "Received":
-			l.Received += e.N
-		case e.What == "ConnectionLost":
-			l.Took = e.At
-		}
+	return &ledger{
+		Engine: e.Name(), Describe: strings.TrimSuffix(e.Describe(), " (asked for)"),
+		Events: r.events, totals: r.totals, Held: r.held, Missed: r.missed,
 	}
-	return l
 }
 
 // ledger is what happened on one engine, and its sums.
@@ -253,14 +277,12 @@ type ledger struct {
 	Engine, Describe string
 	Events           []traceEvent
 
-	Entries, Calls, Waits, Told int
-	Sent, Received              int
-	Held                        int           // bytes to receive into, while idle
-	Took                        time.Duration // from the accept to ConnectionLost
-	Missed                      int           // events beyond maxEvents
-	Verified                    string        // how it compares with the kernel's count
-	Doubtful                    bool          // --verify found a difference, or could not look
-	Absent                      bool          // the engine was not traced to the end
+	totals
+	Held     int    // bytes to receive into, while idle
+	Missed   int    // events beyond maxEvents
+	Verified string // how it compares with the kernel's count
+	Doubtful bool   // --verify found a difference, or could not look
+	Absent   bool   // the engine was not traced to the end
 }
 
 // sums are the lines below a ledger.
@@ -300,6 +322,9 @@ type traceStory struct {
 func (s *traceStory) Seen() string {
 	if s.Partial != "" {
 		return "was traced on one engine only"
+	}
+	if s.Ledgers[0].Missed > 0 || s.Ledgers[1].Missed > 0 {
+		return "saw more than is shown; what was the same on both is on the same row"
 	}
 	for _, row := range s.Rows {
 		for _, e := range row.Cells {

@@ -79,7 +79,7 @@ func (s *traceStory) show(w io.Writer, width int, notes bool) {
 	for _, l := range s.Ledgers {
 		fmt.Fprintf(w, "%s: %s\n", l.Engine, l.Describe)
 		if l.Missed > 0 {
-			fmt.Fprintf(w, "%s: %d more events are left out.\n", l.Engine, l.Missed)
+			fmt.Fprintf(w, "%s: %d more events are in the sums only.\n", l.Engine, l.Missed)
 		}
 	}
 }

@@ -23,6 +23,7 @@ func TestExplain(t *testing.T) {
 		{"io_uring_setup", "", syscall.EPERM, "seccomp", "seccomp profile"},
 		{"io_uring_enter", "0\n", syscall.EPERM, "io_uring_setup is allowed, but io_uring_enter", "allow io_uring_enter"},
 		{"io_uring_register", "2\n", syscall.EPERM, "io_uring_setup is allowed, but io_uring_register", "allow io_uring_register"},
+		{"io_uring_register", "1\n", syscall.EPERM, "io_uring_setup is allowed, but io_uring_register", "allow io_uring_register"},
 		{"io_uring_register", "", syscall.ENOSYS, "io_uring_setup is allowed, but io_uring_register", "allow io_uring_register"},
 		{"io_uring_setup", "", syscall.EACCES, "security policy", "LSM"},
 		{"io_uring_setup", "", syscall.EINVAL, "too old", "Linux 6.1"},

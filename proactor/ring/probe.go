@@ -30,12 +30,16 @@ const (
 func Probe() (Caps, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	return probe(OpenForCaps)
+}
 
+// probe is Probe with what opens a ring.
+func probe(open func(sq, cq uint32, caps Caps) (*Ring, error)) (Caps, error) {
 	caps := CapMultishot | CapDeferTaskrun
-	r, err := OpenForCaps(8, 16, caps)
+	r, err := open(8, 16, caps)
 	if errors.Is(err, syscall.EINVAL) {
 		caps = CapMultishot
-		r, err = OpenForCaps(8, 16, caps)
+		r, err = open(8, 16, caps)
 	}
 	if err != nil {
 		return 0, err

@@ -45,6 +45,41 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// Linux 6.0 refuses a flag of 6.1's; what is older refuses both ways.
+func TestProbeOfOlderKernels(t *testing.T) {
+	needs(t, CapMultishot|CapDeferTaskrun)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for name, c := range map[string]struct {
+		refuses func(Caps) bool
+		errno   syscall.Errno
+		opened  int
+	}{
+		"6.0":      {func(caps Caps) bool { return caps.Has(CapDeferTaskrun) }, syscall.EINVAL, 2},
+		"5.19":     {func(Caps) bool { return true }, syscall.EINVAL, 2},
+		"a filter": {func(Caps) bool { return true }, syscall.EPERM, 1},
+	} {
+		opened := 0
+		caps, err := probe(func(sq, cq uint32, caps Caps) (*Ring, error) {
+			opened++
+			if c.refuses(caps) {
+				return nil, explain("io_uring_setup", c.errno, "")
+			}
+			return OpenForCaps(sq, cq, caps)
+		})
+		if opened != c.opened {
+			t.Errorf("%s: %d tries", name, opened)
+		}
+		if name == "6.0" {
+			if err != nil || !caps.Has(CapMultishot) || caps.Has(CapDeferTaskrun) {
+				t.Errorf("%s: %v, %v", name, caps, err)
+			}
+		} else if caps != 0 || !errors.Is(err, c.errno) {
+			t.Errorf("%s: %v, %v", name, caps, err)
+		}
+	}
+}
+
 // What does not fit the memlock limit is opened at half the size, or a quarter, or an eighth.
 func TestOpenHalves(t *testing.T) {
 	needs(t, CapMultishot|CapDeferTaskrun)

@@ -231,6 +231,27 @@ func TestPollMultishot(t *testing.T) {
 	}
 }
 
+// With DEFER_TASKRUN a completion waits until it is asked for; without, it is there behind any
+// system call.
+func TestWhenCompletionsCome(t *testing.T) {
+	for caps, ready := range map[Caps]uint32{CapMultishot: 1, CapMultishot | CapDeferTaskrun: 0} {
+		t.Run(caps.String(), func(t *testing.T) {
+			r := open(t, 8, 16, caps)
+			a, b := pair(t)
+			entry(t, r, 1).PollAdd(a, unix.POLLIN)
+			check(t, r.Submit())
+			_, err := unix.Write(b, []byte("x"))
+			check(t, err)
+			if n := r.Ready(); n != ready {
+				t.Errorf("%d completions are there, not %d", n, ready)
+			}
+			if c := reap(t, r); c.Res&unix.POLLIN == 0 {
+				t.Errorf("%+v", c)
+			}
+		})
+	}
+}
+
 // Multishot accept and receive, with so few buffers that the group runs dry again and again.
 func TestEchoOverFourBuffers(t *testing.T) {
 	tiers(t, 16, 64, func(t *testing.T, r *Ring) {
