@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"couplet"
+	"couplet/internal/testpeer"
 )
 
 // Who was out of descriptors was not told what to do about it.
@@ -21,21 +22,15 @@ func TestNoDescriptorHadNoRemedy(t *testing.T) {
 	dialTo(t, l.Addr()).Close()
 	l.Close()
 	receive(t, l.Closed(), "end of the listener")
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	none := limit
-	none.Cur = 1
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
-		t.Fatal(err)
-	}
-	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
-	_, err := e.Listen("tcp4", "127.0.0.1:0", told)
-	if e := e.Dial(context.Background(), "tcp4", "127.0.0.1:1", told); e != nil {
-		t.Fatal(e)
-	}
-	for op, err := range map[string]error{"listen": err, "dial": receive(t, told, "outcome of the dial")} {
+	var refused, dialled error
+	testpeer.WithoutDescriptors(t, func() {
+		_, refused = e.Listen("tcp4", "127.0.0.1:0", told)
+		if e := e.Dial(context.Background(), "tcp4", "127.0.0.1:1", told); e != nil {
+			t.Fatal(e)
+		}
+		dialled = receive(t, told, "outcome of the dial")
+	})
+	for op, err := range map[string]error{"listen": refused, "dial": dialled} {
 		var failed *net.OpError
 		if !errors.Is(err, syscall.EMFILE) || !errors.As(err, &failed) || failed.Op != op || !failed.Temporary() ||
 			!strings.HasSuffix(err.Error(), ": socket: too many open files; raise `ulimit -n` (LimitNOFILE= in systemd)") {

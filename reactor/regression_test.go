@@ -360,16 +360,11 @@ func TestAListenersIDWasGivenTwice(t *testing.T) {
 
 // A loop that found no descriptor to begin with did not say what to do about it.
 func TestALoopWithoutADescriptorHadNoRemedy(t *testing.T) {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Max: limit.Max}); err != nil {
-		t.Fatal(err)
-	}
-	_, epoll := newPoller(nil)
-	_, eventfd := loop.NewWaker()
-	unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	var epoll, eventfd error
+	testpeer.WithoutDescriptors(t, func() {
+		_, epoll = newPoller(nil)
+		_, eventfd = loop.NewWaker()
+	})
 	const remedy = ": too many open files; raise `ulimit -n` (LimitNOFILE= in systemd), or use fewer loops"
 	for call, err := range map[string]error{"epoll_create1": epoll, "eventfd": eventfd} {
 		if !errors.Is(err, unix.EMFILE) || err.Error() != call+remedy {

@@ -458,8 +458,8 @@ func TestTraceOfMoreThanItKeeps(t *testing.T) {
 		tell(layerEnter, "epoll_pwait", 0)
 		at = at.Add(time.Millisecond)
 		tell(layerCall, "epoll_pwait", 1)
-		tell(layerTold, "readable", 1)
 		tell(layerCall, "read fd", 100)
+		tell(layerTold, "readable", 1)
 		tell(layerOperation, "Received", 100)
 		tell(layerOperation, "Sent", 10)
 	}
@@ -480,7 +480,7 @@ func TestTraceOfMoreThanItKeeps(t *testing.T) {
 	if says, ok := l.compare(map[string]int{"epoll_pwait": turns, "read": turns}); !ok {
 		t.Errorf("the kernel saw what was told: %s", says)
 	}
-	if last := maxEvents - 1; l.Events[last].Open || l.until(last) != l.Events[last].At {
+	if last := maxEvents - 1; l.Events[last].Layer != layerTold || l.until(last) != l.Events[last].At {
 		t.Errorf("the last one before those left out, %v, lasts until %v", &l.Events[last], l.until(last))
 	}
 	s := traceStory{Ledgers: [2]*ledger{l, l}, Rows: align(l.Events, l.Events)}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"couplet"
+	"couplet/internal/testpeer"
 )
 
 func options(t *testing.T, opts ...couplet.Option) *couplet.Options {
@@ -689,23 +690,9 @@ func TestFromAddrPortRoundTrip(t *testing.T) {
 	}
 }
 
-// withoutDescriptors calls f while the process may open no more files.
-func withoutDescriptors(t *testing.T, f func()) {
-	t.Helper()
-	MakeRoom() // which is done once
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1, Max: limit.Max}); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
-	f()
-}
-
 // Who was out of descriptors was not told what to do about it.
 func TestNoDescriptorHadNoRemedy(t *testing.T) {
+	MakeRoom() // which is done once
 	sa, _, err := Parse("tcp", "127.0.0.1:1", false)
 	if err != nil {
 		t.Fatal(err)
@@ -718,7 +705,7 @@ func TestNoDescriptorHadNoRemedy(t *testing.T) {
 		"fcntl":                          func() error { _, err := File(fds[0], "copy"); return err },
 	} {
 		var err error
-		withoutDescriptors(t, func() { err = call() })
+		testpeer.WithoutDescriptors(t, func() { err = call() })
 		if want := name + ": too many open files; raise `ulimit -n` (LimitNOFILE= in systemd)"; err == nil || err.Error() != want {
 			t.Errorf("the error is %v, not %s", err, want)
 		}
