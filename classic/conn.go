@@ -213,7 +213,6 @@ func (c *conn) lingerOn() {
 func (c *conn) checkClose() {
 	now := c.l.since()
 	switch {
-	case c.state != closing:
 	case !c.sentFIN:
 		c.lookForProgress(now)
 		if due := timers.Deadline(c.progress, c.o.FlushTimeout); due > now {
@@ -234,9 +233,6 @@ func (c *conn) checkClose() {
 // checkIdle is the timer of a connection with an IdleTimeout. It is armed once
 // for each timeout, not for each byte.
 func (c *conn) checkIdle() {
-	if c.state != open {
-		return
-	}
 	now := c.l.since()
 	if !c.queue.empty() {
 		c.lookForProgress(now)

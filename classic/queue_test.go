@@ -99,3 +99,17 @@ func TestQueueAgainstModel(t *testing.T) {
 		}
 	}
 }
+
+// A queue that was empty began to grow where it had ended, with each that was sent.
+func TestAQueueBeginsAnew(t *testing.T) {
+	var q queue
+	for range 10_000 {
+		q.add([]byte{1})
+		if _, done := q.sent(1); len(done) > 0 || !q.empty() {
+			t.Fatal("what was sent is still there")
+		}
+	}
+	if n := cap(q.segments); n > 8 {
+		t.Errorf("it has room for %d segments", n)
+	}
+}

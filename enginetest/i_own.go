@@ -1005,7 +1005,18 @@ func statsAddUp(e *Env) {
 	if now := e.Server.Stats(); now.Receives <= before.Receives || now.Sends <= before.Sends || now.Turns <= before.Turns {
 		e.Errorf("after some work the counters say %+v", now)
 	}
-	timers := e.Server.Stats().Timers
+	now := e.Server.Stats()
+	var calls, least, most int64
+	for i, n := range now.Batches {
+		calls, least, most = calls+n, least+n<<i, most+n<<(i+1)-n
+	}
+	if now.Events == before.Events || calls > 0 && (now.Events < least || now.Events > most) {
+		e.Errorf("%d events came in %d calls, %d at a time", now.Events, calls, now.Batches)
+	}
+	if kernel := e.Server.Name() == "epoll" || e.Server.Name() == "uring"; kernel && calls == 0 {
+		e.Errorf("no call brought these events: %+v", now)
+	}
+	timers := now.Timers
 	e.pass(s.loop, 0)
 	e.until("a timer that fired is counted", func() bool { return e.Server.Stats().Timers == timers+1 })
 	p.Close()
@@ -1018,7 +1029,6 @@ func statsAddUp(e *Env) {
 		now := e.Server.Stats()
 		return now.Accepted-before.Accepted == 2 && now.Refused-before.Refused == 1
 	})
-	var now couplet.Stats
 	if !eventually(e.ctx, func() bool { now = e.Server.Stats(); return now.Open == 0 && now.Listening == 0 }) {
 		e.Errorf("with nothing open Stats says %+v", now)
 	}

@@ -3,8 +3,10 @@
 package proactor
 
 import (
+	"log/slog"
 	"math"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,13 +15,14 @@ import (
 	"couplet/poetry"
 )
 
-// driven is an engine that ends after the test, and its loop's driver.
+// driven is an engine that logs nothing and ends after the test, and its loop's driver.
 func driven(t *testing.T, features couplet.Features) (e couplet.Engine, d *driver) {
 	granted, err := granted(features)
 	if err != nil {
 		t.Skip(err)
 	}
-	e, err = loop.NewEngine("uring", couplet.Config{Features: granted}, loop.Kernel{}, func(l *loop.Loop) (loop.Driver, error) {
+	config := couplet.Config{Features: granted, Logger: slog.New(slog.DiscardHandler)}
+	e, err = loop.NewEngine("uring", config, loop.Kernel{}, func(l *loop.Loop) (loop.Driver, error) {
 		made, err := newDriver(l)
 		if err == nil {
 			d = made.(*driver)
@@ -125,7 +128,12 @@ func TestTheBufferRingGrowsAndShrinks(t *testing.T) {
 			if live != least {
 				t.Errorf("%d blocks, %d at the beginning", live, least)
 			}
-			do(func() { d.buffers.quiet = time.Hour })
+			do(func() {
+				d.buffers.quiet = time.Hour
+				if n := len(slices.DeleteFunc(slices.Clone(d.buffers.blocks), func(b *loop.Block) bool { return b == nil })); n != live {
+					t.Errorf("%d blocks are kept, %d are in the ring", n, live)
+				}
+			})
 			grown := e.Stats().BuffersExhausted
 			do(func() {
 				for _, c := range crowd {

@@ -127,15 +127,6 @@ func (l *Loop) Brought(n int) {
 	}
 }
 
-// Conn is the connection in a slot, or nil if that is empty or was given to
-// another generation: then a completion is stale.
-func (l *Loop) Conn(slot, generation uint32) *Conn {
-	if e := l.slab.at(slot); e != nil && e.conn != nil && e.conn.generation == generation {
-		return e.conn
-	}
-	return nil
-}
-
 // The driver's reports.
 
 // Awake says that the wait is over and that reports follow.
@@ -166,7 +157,7 @@ func (l *Loop) Received(c *Conn, data []byte, lent Lent) {
 // Push sends what c has queued, if that is much. A driver calls it between reports of what
 // it receives one by one: by the end of the turn the bytes would have left the cache.
 func (l *Loop) Push(c *Conn) {
-	if c.queued >= Bulk && c.state == open && !c.sending {
+	if c.queued >= Bulk && !c.sending {
 		c.flush()
 	}
 }
