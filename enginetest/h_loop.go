@@ -589,7 +589,10 @@ func openAtStop(e *Env) {
 	cs := e.connsOf(4, "drained", func(_ int, c *conn) {
 		c.onMade = func(t couplet.Transport) { t.Write([]byte("owed")) }
 	})
-	ps := e.attach(eng, cs...)
+	gone := e.conn("gone before")
+	ps := e.attach(eng, append(cs, gone)...)
+	ps[4].Close()
+	gone.lostWith("eof")
 	d, err := eng.Shutdown(e.ctx)
 	if err != nil || d.Clean != 4 || d.Cut != 0 {
 		e.Errorf("Shutdown of 4 idle connections: %+v, %v", d, err)
@@ -603,18 +606,18 @@ func openAtStop(e *Env) {
 		e.expectEOF(ps[i])
 	}
 
-	// Those that cannot are cut at the deadline, and it looks so.
+	// Those that cannot are cut when ctx ends, and it looks so.
 	eng = e.newEngine(couplet.Config{})
+	cause := errors.New("patience is over")
+	ctx, cancel := context.WithCancelCause(e.ctx)
 	cs = []*conn{e.conn("stuck"), e.conn("slow"), e.conn("fine")}
 	cs[0].onMade = func(t couplet.Transport) { t.Write(make([]byte, 16<<20)) }
 	cs[1].drain = true // and does nothing about it
+	cs[2].onLost = func(couplet.Transport, error) { cancel(cause) }
 	ps = e.attach(eng, cs...)
 	dialled, failed := e.failing()
 	e.check(eng.Dial(e.ctx, e.network, e.stall(), dialled), "Dial")
 	e.turns(eng.Loops()[0], 2)
-	cause := errors.New("patience is over")
-	ctx, cancel := context.WithTimeoutCause(e.ctx, 60*time.Millisecond, cause)
-	defer cancel()
 	start := time.Now()
 	d, err = eng.Shutdown(ctx)
 	if took := time.Since(start); took > 5*time.Second {

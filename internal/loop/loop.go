@@ -50,7 +50,6 @@ type Loop struct {
 
 	rested  bool                 // nothing was queued when Rest was asked last
 	failure *couplet.EngineError // why the loop ends before its time
-	behind  bool                 // more timers may be due
 	yielded struct {
 		turn uint64
 		at   time.Duration
@@ -291,7 +290,7 @@ func (l *Loop) Turn(limit time.Duration) error {
 // timeout is how long the loop may sleep: not at all if work remains, or until
 // the next timer.
 func (l *Loop) timeout() time.Duration {
-	if len(l.ready) > 0 || len(l.over) > 0 || len(l.dirty) > 0 || l.behind || l.backlog != nil || !l.posts.empty() || l.Ended() {
+	if len(l.ready) > 0 || len(l.over) > 0 || len(l.dirty) > 0 || l.backlog != nil || !l.posts.empty() || l.Ended() {
 		return 0
 	}
 	at, ok := l.timers.Next()
@@ -324,21 +323,15 @@ const timersPerTurn = 256
 
 // fireTimers runs what is due and was armed before this turn's timers began.
 func (l *Loop) fireTimers() {
-	if l.timers.Len() == 0 {
-		l.behind = false
-		return
-	}
 	before := l.timers.Seq()
 	for range timersPerTurn {
 		t := l.timers.PopDue(l.now, before)
 		if t == nil {
-			l.behind = false
 			return
 		}
 		l.count.Timers++
 		l.run("timer", t.F)
 	}
-	l.behind = true
 }
 
 // takePosts sees to it that what is posted from now on runs in the next turn.

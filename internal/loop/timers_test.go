@@ -205,6 +205,13 @@ func TestTimersOfALostConnectionAreGone(t *testing.T) {
 	if fired != 4 {
 		t.Fatalf("%d have fired", fired)
 	}
+	armed := 0
+	for t := c.own; t != nil; t = t.next {
+		armed++
+	}
+	if n := b.loop.Timers(); armed != 5 || n != armed+1 {
+		t.Errorf("the connection has %d timers of 5, and the loop %d", armed, n)
+	}
 	some[0].Reset(time.Minute)
 	c.Abort()
 	b.turn(b.closed(c))
