@@ -4,6 +4,7 @@ package proactor
 
 import (
 	"errors"
+	"net"
 	"syscall"
 	"testing"
 	"time"
@@ -37,6 +38,26 @@ func TestAFailedRingClosesWhoWasClosing(t *testing.T) {
 			<-e.Done()
 			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("its peer sees %v", err)
+			}
+		})
+	}
+}
+
+// Who was accepted by completions that a broken ring has told, and nobody acted on yet, is reset.
+func TestAFailedRingResetsWhoWasJustAccepted(t *testing.T) {
+	for _, features := range []couplet.Features{couplet.TierU5, couplet.TierU3, couplet.TierU2} {
+		t.Run(features.Tier(), func(t *testing.T) {
+			_, d, addr, do := echoing(t, features)
+			var all []net.Conn
+			do(func() {}) // and in the next turn it accepts
+			do(func() {
+				all = dial(t, addr, 3)
+				d.err = errors.New("the ring is broken")
+			})
+			for i, c := range all {
+				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("connection %d sees %v", i, err)
+				}
 			}
 		})
 	}

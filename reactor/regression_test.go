@@ -222,6 +222,41 @@ func TestAConnectionThatCannotBeWatchedIsLost(t *testing.T) {
 	}
 }
 
+// told is a Factory that hears of a dial.
+type told chan error
+
+func (c told) Build(net.Addr) couplet.Protocol   { c <- nil; return nil }
+func (c told) ConnectFailed(_ string, err error) { c <- err }
+
+// A dial that the kernel would not watch fails at once, by the kernel's error.
+func TestADialThatCannotBeWatchedFails(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	e := open(t)
+	outcome := make(told, 1)
+	e.Loops()[0].Post(func() {
+		err := forbidAdding(unix.ENOMEM)
+		if err == nil {
+			err = e.Dial(t.Context(), "tcp4", l.Addr().String(), outcome)
+		}
+		if err != nil {
+			t.Error(err)
+			outcome <- unix.ENOMEM
+		}
+	})
+	select {
+	case err := <-outcome:
+		if !errors.Is(err, unix.ENOMEM) {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Errorf("it has no end; %d turns", e.Stats().Turns)
+	}
+}
+
 // unread is a protocol that lets what arrives lie in the socket.
 type unread struct {
 	served   chan<- couplet.Transport

@@ -353,9 +353,25 @@ func TestOptionsAreInherited(t *testing.T) {
 	if called != 1 {
 		t.Errorf("Control was called %d times", called)
 	}
+	// What was made before an error is closed.
 	no := errors.New("no")
-	if _, _, err := Listen("tcp", "127.0.0.1:0", options(t, couplet.Control(func(uintptr) error { return no })), 1); !errors.Is(err, no) {
-		t.Errorf("an error of Control: %v", err)
+	for n := range 3 {
+		var made []int
+		_, _, err := Listen("tcp", "127.0.0.1:0", options(t, couplet.Control(func(fd uintptr) error {
+			if made = append(made, int(fd)); len(made) > n {
+				return no
+			}
+			return nil
+		})), n+1)
+		if !errors.Is(err, no) {
+			t.Errorf("an error of Control: %v", err)
+		}
+		for _, fd := range made {
+			if _, err := unix.Getsockname(fd); err != unix.EBADF {
+				t.Errorf("of %d sockets %d is open: %v", n+1, fd, err)
+				unix.Close(fd)
+			}
+		}
 	}
 }
 
