@@ -509,6 +509,24 @@ func TestEachAddressHasAShareOfTheTime(t *testing.T) {
 	}
 }
 
+// The first of several addresses has its time, also where the dial's context has no end.
+func TestTheFirstAddressIsTried(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.2:0")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	resolveTo(t, "127.0.0.2", "127.0.0.3")
+	a := make(attempt, 1)
+	if err := newEngine(t, couplet.Config{}).Dial(context.Background(), "tcp", "name.example:"+port, a); err != nil {
+		t.Fatal(err)
+	}
+	if err := receive(t, a, "outcome of the dial"); err != nil {
+		t.Errorf("the dial failed: %v", err)
+	}
+}
+
 // resolveTo has every name of this test mean these IPv4 addresses.
 func resolveTo(t *testing.T, ips ...string) {
 	t.Helper()
