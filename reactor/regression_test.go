@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -102,6 +103,25 @@ func TestAListenerThatThePollerRefusesEnds(t *testing.T) {
 	}
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 		t.Errorf("the loop does not serve: %v", err)
+	}
+}
+
+// A poller that cannot wait any more is the engine's end, and its error says why.
+func TestAPollerThatFailsEndsTheEngine(t *testing.T) {
+	e, d := driven(t)
+	poller := make(chan int, 1)
+	e.Loops()[0].Post(func() {
+		poller <- d.poller.fd
+		d.poller.fd = -1
+	})
+	defer func() { unix.Close(<-poller) }()
+	select {
+	case <-e.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatalf("the engine lives; %d turns", e.Stats().Turns)
+	}
+	if err := e.Err(); !errors.Is(err, unix.EBADF) || !strings.HasSuffix(err.Error(), ": epoll_pwait: bad file descriptor") {
+		t.Errorf("its error is %v", err)
 	}
 }
 

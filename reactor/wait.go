@@ -3,6 +3,7 @@
 package reactor
 
 import (
+	"os"
 	"time"
 
 	"couplet/internal/loop"
@@ -19,7 +20,7 @@ func (d *driver) Wait(limit time.Duration) error {
 	events, err := d.poller.wait(d.loop.Rest(limit))
 	d.loop.Awake()
 	if err != 0 {
-		return err
+		return os.NewSyscallError("epoll_pwait", err)
 	}
 	left := len(d.again)
 	for i := range events {
