@@ -939,7 +939,6 @@ func goexit(e *Env) {
 		eng := e.newEngine(couplet.Config{Loops: x.loops, Spread: couplet.RoundRobin})
 		s, other := e.conn("exits in "+x.name), e.conn("other")
 		s.onData = func(couplet.Transport, []byte) { runtime.Goexit() }
-		// Each is told of while the others are still there, and turns to them.
 		const buffers = 16
 		var released atomic.Int32
 		other.onMade = func(t couplet.Transport) {
@@ -950,16 +949,14 @@ func goexit(e *Env) {
 				b.Release()
 			}
 		}
-		for _, c := range []*conn{s, other} {
-			if x.loops > 1 {
-				continue
-			}
-			c.onLost = func(couplet.Transport, error) {
+		if x.loops == 1 { // each is told of while the other is still there, and turns to it
+			s.onLost = func(couplet.Transport, error) {
 				for _, t := range []couplet.Transport{s.t, other.t} {
 					t.PauseReading()
 					t.Abort()
 				}
 			}
+			other.onLost = s.onLost
 		}
 		ps := e.attach(eng, s, other)
 		e.expect(ps[1], "\x00")

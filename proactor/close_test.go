@@ -48,13 +48,22 @@ func TestAFailedRingResetsWhoWasJustAccepted(t *testing.T) {
 	for _, features := range []couplet.Features{couplet.TierU5, couplet.TierU3, couplet.TierU2} {
 		t.Run(features.Tier(), func(t *testing.T) {
 			_, d, addr, do := echoing(t, features)
-			var all []net.Conn
 			do(func() {}) // and in the next turn it accepts
+			var all []net.Conn
 			do(func() {
-				all = dial(t, addr, 3)
+				for range 3 {
+					c, err := net.Dial("tcp", addr)
+					if err != nil {
+						t.Error(err)
+						break
+					}
+					all = append(all, c)
+				}
 				d.err = errors.New("the ring is broken")
 			})
 			for i, c := range all {
+				defer c.Close()
+				c.SetDeadline(time.Now().Add(20 * time.Second))
 				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 					t.Errorf("connection %d sees %v", i, err)
 				}
