@@ -452,13 +452,6 @@ func TestTheCutComesBeforePosts(t *testing.T) {
 	}
 }
 
-// attempt is a Factory that tells how a dial went: nil where it has built.
-type attempt chan error
-
-func (a attempt) Build(net.Addr) couplet.Protocol { a <- nil; return nil }
-
-func (a attempt) ConnectFailed(_ string, err error) { a <- err }
-
 // A loop that was busy until ConnectTimeout had passed lost what was connected long
 // before.
 func TestConnectTimeoutIsNotForTheLoop(t *testing.T) {
@@ -469,7 +462,7 @@ func TestConnectTimeoutIsNotForTheLoop(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer peer.Close()
-	a := make(attempt, 1)
+	a := make(testpeer.Attempt, 1)
 	e.Loops()[0].Post(func() {
 		over := time.After(2 * limit)
 		if err := e.Dial(context.Background(), "tcp", peer.Addr().String(), a, couplet.ConnectTimeout(limit)); err != nil {
@@ -484,12 +477,7 @@ func TestConnectTimeoutIsNotForTheLoop(t *testing.T) {
 
 // Where the first address of a name does not answer there is time for the second.
 func TestEachAddressHasAShareOfTheTime(t *testing.T) {
-	second, err := net.Listen("tcp4", "127.0.0.3:0")
-	if err != nil {
-		t.Skip(err)
-	}
-	defer second.Close()
-	_, port, _ := net.SplitHostPort(second.Addr().String())
+	port := listeningAt(t, "127.0.0.3")
 	first := listen(t, newEngine(t, couplet.Config{}), "tcp4", "127.0.0.2:"+port,
 		couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return newScript() }), couplet.Backlog(1), couplet.MaxConns(1))
 	for full := false; !full; { // one is served, and the backlog has room for two
@@ -498,28 +486,31 @@ func TestEachAddressHasAShareOfTheTime(t *testing.T) {
 			defer c.Close()
 		}
 	}
-	resolveTo(t, "127.0.0.2", "127.0.0.3")
-	a := make(attempt, 1)
-	err = newEngine(t, couplet.Config{}).Dial(t.Context(), "tcp", "name.example:"+port, a, couplet.ConnectTimeout(time.Second))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := receive(t, a, "outcome of the dial"); err != nil {
-		t.Errorf("the dial failed: %v", err)
-	}
+	reachesName(t, port, couplet.ConnectTimeout(time.Second))
 }
 
 // The first of several addresses has its time, also where the dial's context has no end.
 func TestTheFirstAddressIsTried(t *testing.T) {
-	l, err := net.Listen("tcp4", "127.0.0.2:0")
+	reachesName(t, listeningAt(t, "127.0.0.2"))
+}
+
+// listeningAt is the port of a listener at ip, which lasts as long as the test.
+func listeningAt(t *testing.T, ip string) (port string) {
+	l, err := net.Listen("tcp4", ip+":0")
 	if err != nil {
 		t.Skip(err)
 	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
+	t.Cleanup(func() { l.Close() })
+	_, port, _ = net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// reachesName dials a name that means 127.0.0.2 and then 127.0.0.3.
+func reachesName(t *testing.T, port string, opts ...couplet.Option) {
+	t.Helper()
 	resolveTo(t, "127.0.0.2", "127.0.0.3")
-	a := make(attempt, 1)
-	if err := newEngine(t, couplet.Config{}).Dial(context.Background(), "tcp", "name.example:"+port, a); err != nil {
+	a := make(testpeer.Attempt, 1)
+	if err := newEngine(t, couplet.Config{}).Dial(context.Background(), "tcp", "name.example:"+port, a, opts...); err != nil {
 		t.Fatal(err)
 	}
 	if err := receive(t, a, "outcome of the dial"); err != nil {
@@ -664,7 +655,7 @@ func TestALogThatAskedTheEngineNeverReturned(t *testing.T) {
 func TestGoexitInControl(t *testing.T) {
 	e := newEngine(t, couplet.Config{})
 	l := listen(t, e, "tcp", "127.0.0.1:0", always(newScript()))
-	a := make(attempt, 1)
+	a := make(testpeer.Attempt, 1)
 	err := e.Dial(t.Context(), "tcp", l.Addr().String(), a, couplet.Control(func(uintptr) error { runtime.Goexit(); return nil }))
 	if err != nil {
 		t.Fatal(err)

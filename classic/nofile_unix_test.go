@@ -17,7 +17,7 @@ import (
 // Who was out of descriptors was not told what to do about it.
 func TestNoDescriptorHadNoRemedy(t *testing.T) {
 	e := newEngine(t, couplet.Config{})
-	told := make(attempt, 1)
+	told := make(testpeer.Attempt, 1)
 	l := listen(t, e, "tcp4", "127.0.0.1:0", always(newScript())) // package net asks the system what there is once
 	dialTo(t, l.Addr()).Close()
 	l.Close()

@@ -4,19 +4,13 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"net"
 	"testing"
 	"time"
 
 	"couplet"
 	"couplet/engines"
+	"couplet/internal/testpeer"
 )
-
-// told is a Factory that tells of the end of a dial.
-type told chan error
-
-func (c told) Build(net.Addr) couplet.Protocol   { c <- nil; return nil }
-func (c told) ConnectFailed(_ string, err error) { c <- err }
 
 // A panic of Control in a dial ended the process on the goroutine engine; on the others it
 // lost the socket, and the Factory heard of it after the ConnectTimeout.
@@ -28,15 +22,15 @@ func TestControlPanicked(t *testing.T) {
 				t.Skip(err)
 			}
 			defer e.Shutdown(context.Background())
-			l, err := e.Listen("tcp", "127.0.0.1:0", make(told, 1))
+			l, err := e.Listen("tcp", "127.0.0.1:0", make(testpeer.Attempt, 1))
 			if err != nil {
 				t.Fatal(err)
 			}
 			panics := couplet.Control(func(uintptr) error { panic(fs.ErrInvalid) })
-			if l, err := e.Listen("tcp", "127.0.0.1:0", make(told, 1), panics); !isPanic(err) {
+			if l, err := e.Listen("tcp", "127.0.0.1:0", make(testpeer.Attempt, 1), panics); !isPanic(err) {
 				t.Errorf("Listen gave %v, %v", l, err)
 			}
-			outcome := make(told, 1)
+			outcome := make(testpeer.Attempt, 1)
 			if err := e.Dial(context.Background(), "tcp", l.Addr().String(), outcome, panics); err != nil {
 				t.Fatal(err)
 			}

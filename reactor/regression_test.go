@@ -232,21 +232,21 @@ func TestAConnectionThatCannotBeWatchedIsLost(t *testing.T) {
 	} else if !errors.Is(err, syscall.ECONNRESET) { // which may come before the dial is told of its success
 		t.Fatal(err)
 	}
-	select {
-	case err := <-lost:
-		if !errors.Is(err, unix.ENOMEM) {
-			t.Errorf("lost with %v", err)
-		}
-	case <-time.After(20 * time.Second):
-		t.Errorf("neither served nor lost; %d turns", e.Stats().Turns)
-	}
+	outOfMemory(t, e, lost)
 }
 
-// told is a Factory that hears of a dial.
-type told chan error
-
-func (c told) Build(net.Addr) couplet.Protocol   { c <- nil; return nil }
-func (c told) ConnectFailed(_ string, err error) { c <- err }
+// outOfMemory waits for the end of a connection or a dial, which must be that.
+func outOfMemory(t *testing.T, e couplet.Engine, ended <-chan error) {
+	t.Helper()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, unix.ENOMEM) {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Errorf("it has no end; %d turns", e.Stats().Turns)
+	}
+}
 
 // A dial that the kernel would not watch fails at once, by the kernel's error.
 func TestADialThatCannotBeWatchedFails(t *testing.T) {
@@ -256,7 +256,7 @@ func TestADialThatCannotBeWatchedFails(t *testing.T) {
 	}
 	defer l.Close()
 	e := open(t)
-	outcome := make(told, 1)
+	outcome := make(testpeer.Attempt, 1)
 	e.Loops()[0].Post(func() {
 		err := forbidAdding(unix.ENOMEM)
 		if err == nil {
@@ -267,14 +267,7 @@ func TestADialThatCannotBeWatchedFails(t *testing.T) {
 			outcome <- unix.ENOMEM
 		}
 	})
-	select {
-	case err := <-outcome:
-		if !errors.Is(err, unix.ENOMEM) {
-			t.Errorf("it ended with %v", err)
-		}
-	case <-time.After(20 * time.Second):
-		t.Errorf("it has no end; %d turns", e.Stats().Turns)
-	}
+	outOfMemory(t, e, outcome)
 }
 
 // unread is a protocol that lets what arrives lie in the socket.

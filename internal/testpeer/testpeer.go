@@ -66,6 +66,16 @@ func Three(t *testing.T, e couplet.Engine, then func()) {
 	}
 }
 
+// Attempt is a Factory that tells how a dial went: nil where it has built. It is made with room
+// for that.
+type Attempt chan error
+
+// Build implements couplet.Factory, and refuses.
+func (a Attempt) Build(net.Addr) couplet.Protocol { a <- nil; return nil }
+
+// ConnectFailed implements couplet.ConnectFailedHandler.
+func (a Attempt) ConnectFailed(_ string, err error) { a <- err }
+
 // says is a protocol that says who it is.
 type says byte
 
