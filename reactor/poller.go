@@ -4,6 +4,7 @@ package reactor
 
 import (
 	"os"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -13,7 +14,9 @@ import (
 	"couplet/internal/sock"
 )
 
-type errno = unix.Errno
+// System calls are made by package syscall: unix's go there by way of two calls more, and
+// behind a system call each return costs a misprediction.
+type errno = syscall.Errno
 
 // poller tells which descriptors may be read or written. This one is epoll,
 // level-triggered unless couplet.Ablation wants it otherwise: edge-triggered was
@@ -92,7 +95,7 @@ func (p *poller) set(op operation, fd int, k key, want interest) errno {
 		Fd:     int32(k.slot),
 		Pad:    int32(uint32(k.kind)<<24 | k.generation),
 	}
-	_, _, err := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.fd), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(&e)), 0, 0)
+	_, _, err := syscall.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.fd), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(&e)), 0, 0)
 	if p.loop.Traced() {
 		p.loop.Tell(loop.Call, names[op], 0, err)
 	}
@@ -123,7 +126,7 @@ func (p *poller) wait(timeout time.Duration) ([]event, errno) {
 // look does not sleep, so Go's scheduler need not be told of the call.
 func (p *poller) look() (uintptr, errno) {
 	p.loop.Tell(loop.Enter, "epoll_pwait", 0, 0)
-	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), 0, 0, 0)
+	n, _, err := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), 0, 0, 0)
 	p.loop.Tell(loop.Call, "epoll_pwait", int(n), err)
 	return n, err
 }
@@ -137,7 +140,7 @@ func (p *poller) sleep(timeout time.Duration) (n uintptr, err errno) {
 			spec = uintptr(unsafe.Pointer(p.spec))
 		}
 		p.loop.Tell(loop.Enter, "epoll_pwait2", 0, 0)
-		n, _, err = unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.fd), events, size, spec, 0, 0)
+		n, _, err = syscall.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.fd), events, size, spec, 0, 0)
 		p.loop.Tell(loop.Call, "epoll_pwait2", int(n), err)
 		if err != unix.ENOSYS && err != unix.EPERM {
 			return n, err
@@ -149,7 +152,7 @@ func (p *poller) sleep(timeout time.Duration) (n uintptr, err errno) {
 		ms = int(min((timeout-1)/time.Millisecond+1, 1<<30))
 	}
 	p.loop.Tell(loop.Enter, "epoll_pwait", 0, 0)
-	n, _, err = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), events, size, uintptr(ms), 0, 0)
+	n, _, err = syscall.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), events, size, uintptr(ms), 0, 0)
 	p.loop.Tell(loop.Call, "epoll_pwait", int(n), err)
 	return n, err
 }
@@ -157,7 +160,7 @@ func (p *poller) sleep(timeout time.Duration) (n uintptr, err errno) {
 // drain takes the wake-ups that wait in an eventfd.
 func (p *poller) drain(fd int) {
 	var buf [8]byte
-	n, _, err := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&buf)), 8)
+	n, _, err := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&buf)), 8)
 	p.loop.Tell(loop.Call, "read", int(n), err)
 }
 

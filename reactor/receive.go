@@ -3,6 +3,7 @@
 package reactor
 
 import (
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -56,7 +57,7 @@ func (d *driver) receive(s *conn) {
 	generation := s.generation
 	for budget := s.c.Budget(); budget > 0 && s.receiving && s.generation == generation; {
 		room := d.memory.Room()
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.c.FD()),
+		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.c.FD()),
 			uintptr(unsafe.Pointer(&room[0])), uintptr(len(room)), unix.MSG_DONTWAIT, 0, 0)
 		d.loop.Count().Crossings++
 		d.loop.Tell(loop.Call, "recvfrom", int(n), errno)

@@ -3,6 +3,7 @@
 package reactor
 
 import (
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -11,7 +12,8 @@ import (
 )
 
 // Send implements loop.Driver. It tries at once, since a socket can mostly take
-// more; only where it cannot does it wait until it may.
+// more; only where it cannot does it wait until it may. It makes one system call,
+// for the head of the queue and what can be gathered behind it.
 func (d *driver) Send(c *loop.Conn) {
 	s := d.of(c)
 	if s.full {
@@ -19,56 +21,23 @@ func (d *driver) Send(c *loop.Conn) {
 		d.mark(s)
 		return
 	}
-	n, err := d.try(s)
-	if err == unix.EAGAIN {
-		s.sending = true
-		d.mark(s)
-		return
-	}
-	d.reports = append(d.reports, report{kind: sent, key: s.key(), bytes: n, errno: err})
-}
-
-// resume tries again now that the socket may take more.
-func (d *driver) resume(s *conn) {
-	s.full = false
-	if !s.sending {
-		return
-	}
-	n, err := d.try(s)
-	if err == unix.EAGAIN {
-		return
-	}
-	s.sending = false
-	d.mark(s)
-	d.loop.Sent(s.c, n, err)
-}
-
-// try makes one system call, for the head of the queue and what can be gathered
-// behind it.
-func (d *driver) try(s *conn) (n int, err errno) {
-	iov := &d.gather
-	total, count := 0, 0
-	for seg := s.c.Head(); seg != nil && count < loop.MaxGather && total < loop.MaxSend; seg = seg.Next() {
-		b := seg.Bytes()
-		b = b[:min(len(b), loop.MaxSend-total)]
-		iov[count].Base = &b[0]
-		iov[count].SetLen(len(b))
-		total += len(b)
-		count++
+	head := c.Head()
+	bytes := head.Bytes()
+	total, count := min(len(bytes), loop.MaxSend), 1
+	if head.Next() != nil {
+		total, count = d.collect(head)
 	}
 	var r uintptr
+	var err errno
 	for {
 		d.loop.Count().Crossings++
-		fd := uintptr(s.c.FD())
 		name := "sendto"
 		if count == 1 {
-			r, _, err = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(iov[0].Base)), uintptr(total),
+			r, _, err = syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(c.FD()), uintptr(unsafe.Pointer(&bytes[0])), uintptr(total),
 				unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
 		} else {
 			name = "sendmsg"
-			d.message.Iov = &iov[0]
-			d.message.SetIovlen(count)
-			r, _, err = unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&d.message)),
+			r, _, err = syscall.RawSyscall(unix.SYS_SENDMSG, uintptr(c.FD()), uintptr(unsafe.Pointer(&d.message)),
 				unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 		}
 		d.loop.Tell(loop.Call, name, int(r), err)
@@ -76,14 +45,46 @@ func (d *driver) try(s *conn) (n int, err errno) {
 			break
 		}
 	}
-	clear(iov[:count]) // else they keep the memory of what was sent
-	if err != 0 {
-		s.full = err == unix.EAGAIN
-		return 0, err
+	if count > 1 {
+		clear(d.gather[:count]) // else they keep the memory of what was sent
 	}
-	if n = int(r); n < total {
+	n := int(r)
+	switch {
+	case err == unix.EAGAIN:
+		s.full, s.sending = true, true
+		d.mark(s)
+		return
+	case err != 0:
+		n = 0
+	case n < total:
 		s.full = true
 		d.loop.Count().ShortSends++
 	}
-	return n, 0
+	d.reports = append(d.reports, report{kind: sent, key: s.key(), bytes: n, errno: err})
+}
+
+// collect makes message of head and what is behind it, of count pieces.
+func (d *driver) collect(head *loop.Segment) (total, count int) {
+	for s := head; s != nil && count < loop.MaxGather && total < loop.MaxSend; s = s.Next() {
+		b := s.Bytes()
+		b = b[:min(len(b), loop.MaxSend-total)]
+		d.gather[count].Base = &b[0]
+		d.gather[count].SetLen(len(b))
+		total += len(b)
+		count++
+	}
+	d.message.Iov = &d.gather[0]
+	d.message.SetIovlen(count)
+	return total, count
+}
+
+// resume tries again now that the socket may take more.
+func (d *driver) resume(s *conn) {
+	s.full = false
+	if s.sending {
+		s.sending = false
+		d.mark(s)
+		d.Send(s.c)
+		d.report()
+	}
 }
