@@ -41,8 +41,9 @@ type Loop interface {
 	// Go returns false, and runs neither, if the engine has ended.
 	Go(work func(ctx context.Context) error, done func(err error)) bool
 
-	// Now is the time at which this turn began, with a monotonic reading. It
-	// costs nothing.
+	// Now is the time of this turn, with a monotonic reading: when it began, or a moment
+	// later, when the first of its callbacks asked. All of them are told the same, and no
+	// timer that one of them arms fires early by it.
 	Now() time.Time
 
 	// Index is the loop's number in its engine, from 0.

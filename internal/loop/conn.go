@@ -37,7 +37,7 @@ type Conn struct {
 	head, tail *Segment
 	queued     int           // bytes in the queue
 	owned      int           // of those, bytes of our own
-	active     time.Duration // when something last moved
+	active     time.Duration // when something last moved, if it has a timer
 
 	slot       uint32
 	generation uint32
@@ -168,7 +168,6 @@ func (c *Conn) setReceive() {
 func (c *Conn) start() {
 	l := c.loop
 	c.state = open
-	c.active = l.now
 	proto, ok := l.build(c)
 	if !ok {
 		l.count.Refused++
@@ -188,13 +187,20 @@ func (c *Conn) start() {
 
 const defaultHigh = 64 << 10
 
+// moved takes note of when data came or went, for the timer that asks.
+func (c *Conn) moved() {
+	if c.timer != nil {
+		c.active = c.loop.time()
+	}
+}
+
 // received takes a chunk that the driver lends: to the protocol, or into the
 // inbound list, or nowhere.
 func (c *Conn) received(data []byte, lent Lent) {
 	if c.state != open {
 		return // discarded: the protocol has said its last word
 	}
-	c.active = c.loop.now
+	c.moved()
 	if c.paused || c.inbound.len() > 0 || c.spent(len(data)) {
 		c.keep(data, lent)
 		c.setReceive()
@@ -432,7 +438,7 @@ func (c *Conn) sent(n int, errno syscall.Errno) {
 	c.sending = false
 	if n > 0 {
 		l.count.BytesSent += int64(n)
-		c.active = l.now
+		c.moved()
 		c.consume(n)
 		c.publish()
 	}
@@ -586,7 +592,7 @@ func (c *Conn) startLinger() {
 // pollLinger looks whether the peer has everything, and waits for as long again
 // as it has waited.
 func (c *Conn) pollLinger() {
-	waited, limit := c.loop.now-c.active, c.origin.opts.LingerTimeout
+	waited, limit := c.loop.time()-c.active, c.origin.opts.LingerTimeout
 	switch {
 	case c.loop.sockets.Acknowledged(c.FD(), c.origin.unix):
 		c.finish()
@@ -728,10 +734,10 @@ func (c *Conn) expire(op string, d time.Duration) {
 	look := max(d/4, time.Millisecond)
 	if c.sending {
 		if p := c.loop.sockets.Progress(c.FD(), c.origin.unix); p != c.progress {
-			c.set().progress, c.active = p, c.loop.now
+			c.set().progress, c.active = p, c.loop.time()
 		}
 	}
-	left := timers.Deadline(c.active, d) - c.loop.now
+	left := timers.Deadline(c.active, d) - c.loop.time()
 	switch {
 	case left <= 0 && c.spoken():
 		left = look

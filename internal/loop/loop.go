@@ -43,17 +43,15 @@ type Loop struct {
 	sockets Sockets
 	thread  atomic.Int64 // the thread's id, once it runs
 
-	epoch time.Time
-	clock func() time.Duration // since epoch
-	now   time.Duration        // at the last Awake
-	turn  uint64
+	epoch  time.Time
+	clock  func() time.Duration // since epoch
+	now    time.Duration        // see time
+	looked bool                 // at the clock, for now
+	turn   uint64
 
 	rested  bool                 // nothing was queued when Rest was asked last
 	failure *couplet.EngineError // why the loop ends before its time
-	yielded struct {
-		turn uint64
-		at   time.Duration
-	}
+	yielded time.Duration        // when yield last did
 
 	segments segments
 	timers   timers.Queue
@@ -131,7 +129,7 @@ func (l *Loop) Brought(n int) {
 // Awake says that the wait is over and that reports follow.
 func (l *Loop) Awake() {
 	l.asleep.Store(false)
-	l.now = l.clock()
+	l.looked = false
 	if l.rested { // then what was posted since came from elsewhere
 		l.rested = false
 		l.takePosts()
@@ -255,24 +253,31 @@ func (l *Loop) finish() {
 // connection a third of all its time. Threads change hands in Gosched, so it is
 // for busy loops only, and seldom.
 func (l *Loop) yield() {
-	if l.turn-l.yielded.turn >= 8 && l.now-l.yielded.at >= 5*time.Millisecond {
-		l.yielded.turn, l.yielded.at = l.turn, l.now
+	if l.turn%8 == 0 && l.time()-l.yielded >= 5*time.Millisecond {
+		l.yielded = l.now
 		runtime.Gosched()
 	}
+}
+
+// time is the turn's: when it began, or later, where nobody has asked before. Who does not
+// ask does without a look at the clock.
+func (l *Loop) time() time.Duration {
+	if !l.looked {
+		l.looked = true
+		l.now = l.clock()
+	}
+	return l.now
 }
 
 func (l *Loop) start(d Driver) {
 	l.driver = d
 	l.thread.Store(int64(unix.Gettid()))
-	l.now = l.clock()
 }
 
 // Turn is one turn of the loop. It waits for at most limit (negative: for as
 // long as nothing is due). An error is the end of the loop.
 func (l *Loop) Turn(limit time.Duration) error {
-	if l.timers.Len() > 0 {
-		l.now = l.clock() // for what is reported before the wait
-	}
+	l.looked = false // something may be reported before the wait
 	l.takePosts()
 	if err := l.driver.Wait(limit); err != nil {
 		return err
@@ -323,9 +328,12 @@ const timersPerTurn = 256
 
 // fireTimers runs what is due and was armed before this turn's timers began.
 func (l *Loop) fireTimers() {
-	before := l.timers.Seq()
+	if l.timers.Len() == 0 {
+		return
+	}
+	now, before := l.time(), l.timers.Seq()
 	for range timersPerTurn {
-		t := l.timers.PopDue(l.now, before)
+		t := l.timers.PopDue(now, before)
 		if t == nil {
 			return
 		}
@@ -484,7 +492,7 @@ func (l *Loop) Index() int { return l.index }
 // Now implements couplet.Loop.
 func (l *Loop) Now() time.Time {
 	l.check()
-	return l.epoch.Add(l.now)
+	return l.epoch.Add(l.time())
 }
 
 // AfterFunc implements couplet.Loop.
@@ -516,8 +524,10 @@ func (l *Loop) afterFunc(d time.Duration, f func()) *timer {
 // that those that are due at about the same time are due at once.
 const coarse = 16 * time.Millisecond
 
-// setTimer arms t by a fresh look at the clock, so that it is never early.
+// setTimer arms t by a fresh look at the clock, so that it is never early, by what Now
+// says in this turn neither.
 func (l *Loop) setTimer(t *timers.Timer, d time.Duration) {
+	l.time()
 	t.Coarse = d >= coarse
 	l.timers.Add(t, timers.Deadline(l.clock(), d))
 }

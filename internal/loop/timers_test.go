@@ -5,6 +5,7 @@ package loop
 import (
 	"flag"
 	"math/rand/v2"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -187,6 +188,102 @@ func TestNowIsMonotonic(t *testing.T) {
 	if d := b.loop.Now().Sub(before); d != time.Hour || !strings.Contains(b.loop.Now().String(), "m=") {
 		t.Errorf("%v after %v is %v", b.loop.Now(), before, d)
 	}
+}
+
+// All of a turn has one time, and no timer that is armed in it is early by that.
+func TestATurnHasOneTime(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	for _, first := range []string{"asked", "armed"} {
+		var began, fired time.Time
+		b.turn(func() {
+			arm := func() { b.loop.AfterFunc(time.Second, func() { fired = b.loop.Now() }) }
+			if first == "armed" {
+				arm()
+			}
+			b.now += time.Minute // a long callback
+			began = b.loop.Now()
+			if first == "asked" {
+				arm()
+			}
+			b.now += time.Minute
+			if again := b.loop.Now(); !again.Equal(began) {
+				t.Errorf("%s first: the turn has the times %v and %v", first, began, again)
+			}
+		})
+		for fired.IsZero() {
+			b.now += 100 * time.Millisecond
+			b.turn()
+		}
+		if d := fired.Sub(began); d < time.Second {
+			t.Errorf("%s first: a timer of a second fires after %v", first, d)
+		}
+	}
+}
+
+// What is reported before the wait has the time before it, and what comes after it the
+// time after it.
+func TestAWaitTakesTime(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	asked := func() time.Duration { return b.loop.Now().Sub(b.loop.epoch) }
+	b.turn(func() { asked() })
+	b.now += time.Hour
+	b.early = append(b.early, func() {
+		if got := asked(); got != b.now {
+			t.Errorf("before the wait it is %v, not %v", got, b.now)
+		}
+		b.now += time.Minute // waiting
+	})
+	b.turn(func() {
+		if got := asked(); got != b.now {
+			t.Errorf("after the wait it is %v, not %v", got, b.now)
+		}
+	})
+}
+
+// Who has no timers does not pay for the clock.
+func TestTheClockIsLookedAtForTimersAlone(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	looks, clock := 0, b.loop.clock
+	b.loop.clock = func() time.Duration { looks++; return clock() }
+	echo := func(t couplet.Transport, p []byte) { t.Write(p) }
+	busy := func(c *Conn) (n int) {
+		looks = 0
+		for range 80 {
+			b.turn(func() { b.loop.Received(c, []byte("x"), fakeLent("x")) })
+			b.turn(b.sent(c, 1, 0))
+		}
+		return looks
+	}
+	if n := busy(b.accept(&notes{data: echo})); n > 0 {
+		t.Errorf("without a timer 160 turns look %d times at the clock", n)
+	}
+	if n := busy(b.accept(&notes{data: echo}, couplet.IdleTimeout(time.Minute))); n > 2*160 {
+		t.Errorf("with one they do %d times", n)
+	}
+}
+
+// A loop that had nothing to ask the time for takes nobody for idle since then.
+func TestIdleAfterASilence(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	ln := b.listen(couplet.FactoryFunc(func(net.Addr) couplet.Protocol { return &notes{} }), couplet.IdleTimeout(time.Minute))
+	b.now += time.Hour
+	fd := b.fd()
+	b.turn(func() { b.loop.Accepted(ln, fd, 0) })
+	c := b.conn(fd)
+	for _, spoken := range []bool{true, true, false} {
+		b.now += time.Minute - time.Second
+		b.turn()
+		if b.called("close reset") {
+			t.Fatal("it is taken for idle")
+		}
+		if spoken {
+			b.turn(func() { b.loop.Received(c, []byte("x"), fakeLent("x")) })
+		}
+	}
+	b.now += time.Second
+	b.turn()
+	b.want("close reset")
+	b.turn(b.closed(c))
 }
 
 // A connection's timers go with it, whoever armed them and how often.
