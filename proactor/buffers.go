@@ -100,13 +100,13 @@ func (b *buffers) grow(n int) {
 
 // adapt grows the ring where a receive found it empty, and after a quiet time has
 // it shrink.
-func (b *buffers) adapt(starved bool, now time.Time) {
+func (b *buffers) adapt(starved bool, now func() time.Time) {
 	switch {
 	case starved:
-		b.starved = now
+		b.starved = now()
 		b.grow(2 * b.live())
-	case b.enough > b.least && now.Sub(b.starved) >= b.quiet:
-		b.starved = now
+	case b.enough > b.least && now().Sub(b.starved) >= b.quiet:
+		b.starved = now()
 		b.enough = max(b.least, b.enough/2)
 	}
 }

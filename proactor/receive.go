@@ -204,7 +204,7 @@ func (d *driver) received(s *conn, e *ring.CQE) {
 // feed gives the kernel the buffers that came back, and arms those whom it had
 // none for: to arm on an empty ring would fail at once.
 func (d *driver) feed() {
-	d.buffers.adapt(len(d.starved) > 0, d.loop.Now())
+	d.buffers.adapt(len(d.starved) > 0, d.loop.Now)
 	d.buffers.publish()
 	d.loop.Count().Held = d.buffers.held() + d.memory.Held()
 	for _, k := range d.starved {
