@@ -373,6 +373,55 @@ func TestASendThatCannotBeWatchedWasForgotten(t *testing.T) {
 	}
 }
 
+// writes sends Buffers of these sizes.
+type writes []int
+
+func (p writes) ConnectionMade(t couplet.Transport) {
+	for _, n := range p {
+		b := couplet.NewBuffer(make([]byte, n), nil)
+		t.WriteBuffer(b)
+		b.Release()
+	}
+}
+func (p writes) DataReceived(couplet.Transport, []byte)  {}
+func (p writes) ConnectionLost(couplet.Transport, error) {}
+
+// What a send gathers is let go with it: a driver that sends little else would keep that memory.
+func TestWhatWasGatheredIsNotKept(t *testing.T) {
+	for _, sizes := range []writes{{1, 1, 1}, {loop.MaxSend, 1}, {loop.MaxSend + 1, 1}, {loop.MaxSend - 1, 2, 1}} {
+		var d *driver
+		e, err := loop.NewEngine("epoll", couplet.Config{Loops: 1}, loop.Kernel{}, func(l *loop.Loop) (loop.Driver, error) {
+			made, err := newDriver(l)
+			d, _ = made.(*driver)
+			return made, err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			e.Stop()
+			<-e.Done()
+		})
+		_, c := testpeer.Dial(t, e, "tcp4", sizes)
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		all := int64(0)
+		for _, n := range sizes {
+			all += int64(n)
+		}
+		if n, err := io.CopyN(io.Discard, c, all); err != nil {
+			t.Fatalf("%d: %d bytes came, then: %v", sizes, n, err)
+		}
+		kept := make(chan int, 1)
+		e.Loops()[0].Post(func() {
+			kept <- slices.IndexFunc(d.gather[:], func(v unix.Iovec) bool { return v.Base != nil })
+		})
+		if i := <-kept; i >= 0 {
+			t.Errorf("%d: piece %d of what was gathered is still there", sizes, i)
+		}
+	}
+}
+
 // A unix listening socket that somebody had shut down was reported again and again, and
 // nobody was there to accept.
 func TestAUnixListenerThatWasShutDownSpun(t *testing.T) {

@@ -24,8 +24,8 @@ func (d *driver) Send(c *loop.Conn) {
 	head := c.Head()
 	bytes := head.Bytes()
 	total, count := min(len(bytes), loop.MaxSend), 1
-	if head.Next() != nil {
-		total, count = d.collect(head)
+	if head.Next() != nil && total < loop.MaxSend {
+		total, count = d.collect(head) // two or more
 	}
 	var r uintptr
 	var err errno
