@@ -373,6 +373,51 @@ func TestASendThatCannotBeWatchedWasForgotten(t *testing.T) {
 	}
 }
 
+// openDriver makes an engine of one loop, and gives the driver of that.
+func openDriver(t *testing.T) (couplet.Engine, *driver) {
+	var d *driver
+	e, err := loop.NewEngine("epoll", couplet.Config{Loops: 1}, loop.Kernel{}, func(l *loop.Loop) (loop.Driver, error) {
+		made, err := newDriver(l)
+		d, _ = made.(*driver)
+		return made, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		e.Stop()
+		<-e.Done()
+	})
+	return e, d
+}
+
+// Who had to wait to send, and has sent all, is not watched for room any more: there is
+// always some, and the poller would tell of it without end.
+func TestWhoHasSentIsNotToldOfRoom(t *testing.T) {
+	e, d := openDriver(t)
+	const size = 8 << 20
+	_, c := testpeer.Dial(t, e, "tcp4", writes{size})
+	defer c.Close()
+	deadline := time.Now().Add(20 * time.Second)
+	c.SetDeadline(deadline)
+	watched := func(want interest) {
+		t.Helper()
+		is := make(chan interest)
+		for got := interest(0); got != want; {
+			if time.Now().After(deadline) {
+				t.Fatalf("it is watched for %#x, not %#x", got, want)
+			}
+			e.Loops()[0].Post(func() { is <- d.conns.At(0).interest })
+			got = <-is
+		}
+	}
+	watched(readable | writable)
+	if _, err := io.CopyN(io.Discard, c, size); err != nil {
+		t.Fatal(err)
+	}
+	watched(readable)
+}
+
 // writes sends Buffers of these sizes.
 type writes []int
 
@@ -389,19 +434,7 @@ func (p writes) ConnectionLost(couplet.Transport, error) {}
 // What a send gathers is let go with it: a driver that sends little else would keep that memory.
 func TestWhatWasGatheredIsNotKept(t *testing.T) {
 	for _, sizes := range []writes{{1, 1, 1}, {loop.MaxSend, 1}, {loop.MaxSend + 1, 1}, {loop.MaxSend - 1, 2, 1}} {
-		var d *driver
-		e, err := loop.NewEngine("epoll", couplet.Config{Loops: 1}, loop.Kernel{}, func(l *loop.Loop) (loop.Driver, error) {
-			made, err := newDriver(l)
-			d, _ = made.(*driver)
-			return made, err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			e.Stop()
-			<-e.Done()
-		})
+		e, d := openDriver(t)
 		_, c := testpeer.Dial(t, e, "tcp4", sizes)
 		defer c.Close()
 		c.SetDeadline(time.Now().Add(20 * time.Second))

@@ -85,6 +85,6 @@ func (d *driver) resume(s *conn) {
 		s.sending = false
 		d.mark(s)
 		d.Send(s.c)
-		d.report()
+		d.report() // before what was received is
 	}
 }
