@@ -130,6 +130,9 @@ func (l *Loop) Brought(n int) {
 func (l *Loop) Awake() {
 	l.asleep.Store(false)
 	l.looked = false
+	if l.timers.Len() > 0 {
+		l.time() // now: what a callback holds up is not to be overtaken by a timer
+	}
 	if l.rested { // then what was posted since came from elsewhere
 		l.rested = false
 		l.takePosts()
