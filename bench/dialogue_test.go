@@ -10,6 +10,7 @@ import (
 
 	"couplet"
 	"couplet/engines"
+	"couplet/internal/testpeer"
 )
 
 // watched tells what was queued when it was first paused.
@@ -83,9 +84,6 @@ func opened(t *testing.T, name string) couplet.Engine {
 	default:
 		t.Skip(err)
 	}
-	t.Cleanup(func() {
-		e.Stop()
-		<-e.Done()
-	})
+	testpeer.EndAfter(t, e)
 	return e
 }

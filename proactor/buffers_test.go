@@ -12,6 +12,7 @@ import (
 
 	"couplet"
 	"couplet/internal/loop"
+	"couplet/internal/testpeer"
 	"couplet/poetry"
 )
 
@@ -24,18 +25,13 @@ func driven(t *testing.T, features couplet.Features) (e couplet.Engine, d *drive
 	config := couplet.Config{Features: granted, Logger: slog.New(slog.DiscardHandler)}
 	e, err = loop.NewEngine("uring", config, loop.Kernel{}, func(l *loop.Loop) (loop.Driver, error) {
 		made, err := newDriver(l)
-		if err == nil {
-			d = made.(*driver)
-		}
+		d, _ = made.(*driver)
 		return made, err
 	})
 	if err != nil {
 		t.Skip(err)
 	}
-	t.Cleanup(func() {
-		e.Stop()
-		<-e.Done()
-	})
+	testpeer.EndAfter(t, e)
 	return e, d
 }
 

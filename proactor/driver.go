@@ -99,8 +99,8 @@ type driver struct {
 
 	renewed []key // operations to be armed anew, or cancelled, once everything is reaped
 
-	gathers  []*gather // of sends queued since the last enter
-	gathered int       // how many of them are in use
+	gathers  []*loop.Gather // of sends queued since the last enter
+	gathered int            // how many of them are in use
 
 	loans []loan   // Buffers that are sent from where they are
 	free  []uint32 // of these
@@ -309,7 +309,7 @@ const shortage = time.Millisecond
 func (d *driver) submitted() {
 	if d.ring.Queued() == 0 {
 		for _, g := range d.gathers[:d.gathered] {
-			clear(g.list[:g.message.Iovlen]) // else they keep the memory of what was sent
+			g.Clear()
 		}
 		d.gathered = 0
 	}

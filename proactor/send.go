@@ -12,13 +12,6 @@ import (
 	"couplet/proactor/ring"
 )
 
-// gather is the header and the list of a send of several segments. The kernel
-// copies both when it takes the entry.
-type gather struct {
-	message unix.Msghdr
-	list    [loop.MaxGather]unix.Iovec
-}
-
 // sendFlags: WAITALL has the kernel go on by itself until all was taken. Not on a unix
 // socket: nothing but the reports of sends tells there that the peer takes data. Behind
 // the peer's FIN the kernel is not to wait at all: see room.
@@ -48,27 +41,16 @@ func (d *driver) Send(c *loop.Conn) {
 		e.Send(c.FD(), unsafe.Pointer(&b[0]), uint32(len(b)), s.sendFlags())
 	} else {
 		g := d.nextGather()
-		total, n := 0, 0
-		for seg := head; seg != nil && n < loop.MaxGather && total < loop.MaxSend; seg = seg.Next() {
-			b := seg.Bytes()
-			b = b[:min(len(b), loop.MaxSend-total)]
-			g.list[n].Base = &b[0]
-			g.list[n].SetLen(len(b))
-			total += len(b)
-			n++
-		}
-		g.message.Iov = &g.list[0]
-		g.message.SetIovlen(n)
-		s.size = int32(total)
-		e.SendMsg(c.FD(), &g.message, s.sendFlags())
+		s.size = int32(g.Collect(head))
+		e.SendMsg(c.FD(), &g.Message, s.sendFlags())
 	}
 	d.queued(s.key(sendOp), int(s.size))
 }
 
-// nextGather is one that no queued entry points at.
-func (d *driver) nextGather() *gather {
+// nextGather is one that no queued entry points at. The kernel copies it when it takes the entry.
+func (d *driver) nextGather() *loop.Gather {
 	if d.gathered == len(d.gathers) {
-		d.gathers = append(d.gathers, new(gather))
+		d.gathers = append(d.gathers, new(loop.Gather))
 	}
 	d.gathered++
 	return d.gathers[d.gathered-1]

@@ -5,8 +5,6 @@ package reactor
 import (
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"couplet"
 	"couplet/internal/loop"
 )
@@ -43,8 +41,7 @@ type driver struct {
 	again   []key       // edge-triggered: those to read whom the poller will not tell of again
 	memory  loop.Memory // received into: one for all connections, since only one is read at a time
 
-	gather  [loop.MaxGather]unix.Iovec // of the send being made
-	message unix.Msghdr
+	gather loop.Gather // of the send being made
 }
 
 // conn is what the driver keeps of a connection.

@@ -33,10 +33,7 @@ func open(t *testing.T) couplet.Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		e.Stop()
-		<-e.Done()
-	})
+	testpeer.EndAfter(t, e)
 	return e
 }
 
@@ -46,18 +43,13 @@ func driven(t *testing.T) (couplet.Engine, *driver) {
 	config := couplet.Config{Logger: slog.New(slog.DiscardHandler)}
 	e, err := loop.NewEngine("epoll", config, loop.Kernel{}, func(l *loop.Loop) (loop.Driver, error) {
 		made, err := newDriver(l)
-		if err == nil {
-			d = made.(*driver)
-		}
+		d, _ = made.(*driver)
 		return made, err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		e.Stop()
-		<-e.Done()
-	})
+	testpeer.EndAfter(t, e)
 	return e, d
 }
 
@@ -373,28 +365,10 @@ func TestASendThatCannotBeWatchedWasForgotten(t *testing.T) {
 	}
 }
 
-// openDriver makes an engine of one loop, and gives the driver of that.
-func openDriver(t *testing.T) (couplet.Engine, *driver) {
-	var d *driver
-	e, err := loop.NewEngine("epoll", couplet.Config{Loops: 1}, loop.Kernel{}, func(l *loop.Loop) (loop.Driver, error) {
-		made, err := newDriver(l)
-		d, _ = made.(*driver)
-		return made, err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		e.Stop()
-		<-e.Done()
-	})
-	return e, d
-}
-
 // Who had to wait to send, and has sent all, is not watched for room any more: there is
 // always some, and the poller would tell of it without end.
 func TestWhoHasSentIsNotToldOfRoom(t *testing.T) {
-	e, d := openDriver(t)
+	e, d := driven(t)
 	const size = 8 << 20
 	_, c := testpeer.Dial(t, e, "tcp4", writes{size})
 	defer c.Close()
@@ -434,7 +408,7 @@ func (p writes) ConnectionLost(couplet.Transport, error) {}
 // What a send gathers is let go with it: a driver that sends little else would keep that memory.
 func TestWhatWasGatheredIsNotKept(t *testing.T) {
 	for _, sizes := range []writes{{1, 1, 1}, {loop.MaxSend, 1}, {loop.MaxSend + 1, 1}, {loop.MaxSend - 1, 2, 1}} {
-		e, d := openDriver(t)
+		e, d := driven(t)
 		_, c := testpeer.Dial(t, e, "tcp4", sizes)
 		defer c.Close()
 		c.SetDeadline(time.Now().Add(20 * time.Second))
@@ -447,7 +421,7 @@ func TestWhatWasGatheredIsNotKept(t *testing.T) {
 		}
 		kept := make(chan int, 1)
 		e.Loops()[0].Post(func() {
-			kept <- slices.IndexFunc(d.gather[:], func(v unix.Iovec) bool { return v.Base != nil })
+			kept <- slices.IndexFunc(d.gather.List[:], func(v unix.Iovec) bool { return v.Base != nil })
 		})
 		if i := <-kept; i >= 0 {
 			t.Errorf("%d: piece %d of what was gathered is still there", sizes, i)

@@ -23,21 +23,22 @@ func (d *driver) Send(c *loop.Conn) {
 	}
 	head := c.Head()
 	bytes := head.Bytes()
-	total, count := min(len(bytes), loop.MaxSend), 1
-	if head.Next() != nil && total < loop.MaxSend {
-		total, count = d.collect(head) // two or more
+	total := min(len(bytes), loop.MaxSend)
+	several := head.Next() != nil && total < loop.MaxSend
+	if several {
+		total = d.gather.Collect(head)
 	}
 	var r uintptr
 	var err errno
 	for {
 		d.loop.Count().Crossings++
 		name := "sendto"
-		if count == 1 {
+		if !several {
 			r, _, err = syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(c.FD()), uintptr(unsafe.Pointer(&bytes[0])), uintptr(total),
 				unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
 		} else {
 			name = "sendmsg"
-			r, _, err = syscall.RawSyscall(unix.SYS_SENDMSG, uintptr(c.FD()), uintptr(unsafe.Pointer(&d.message)),
+			r, _, err = syscall.RawSyscall(unix.SYS_SENDMSG, uintptr(c.FD()), uintptr(unsafe.Pointer(&d.gather.Message)),
 				unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 		}
 		d.loop.Tell(loop.Call, name, int(r), err)
@@ -45,8 +46,8 @@ func (d *driver) Send(c *loop.Conn) {
 			break
 		}
 	}
-	if count > 1 {
-		clear(d.gather[:count]) // else they keep the memory of what was sent
+	if several {
+		d.gather.Clear()
 	}
 	n := int(r)
 	switch {
@@ -61,21 +62,6 @@ func (d *driver) Send(c *loop.Conn) {
 		d.loop.Count().ShortSends++
 	}
 	d.reports = append(d.reports, report{kind: sent, key: s.key(), bytes: n, errno: err})
-}
-
-// collect makes message of head and what is behind it, of count pieces.
-func (d *driver) collect(head *loop.Segment) (total, count int) {
-	for s := head; s != nil && count < loop.MaxGather && total < loop.MaxSend; s = s.Next() {
-		b := s.Bytes()
-		b = b[:min(len(b), loop.MaxSend-total)]
-		d.gather[count].Base = &b[0]
-		d.gather[count].SetLen(len(b))
-		total += len(b)
-		count++
-	}
-	d.message.Iov = &d.gather[0]
-	d.message.SetIovlen(count)
-	return total, count
 }
 
 // resume tries again now that the socket may take more.

@@ -2,7 +2,11 @@
 
 package loop
 
-import "couplet"
+import (
+	"golang.org/x/sys/unix"
+
+	"couplet"
+)
 
 // A Segment is a piece of an outbound queue: bytes of our own in a block, or a
 // shared Buffer. What a send in flight covers never changes.
@@ -22,6 +26,31 @@ func (s *Segment) Bytes() []byte { return s.bytes }
 
 // Shared is the Buffer that s is of, or nil: then its bytes are s's own.
 func (s *Segment) Shared() *couplet.Buffer { return s.shared }
+
+// Gather is a send of several segments: its header, and the list that this points at.
+type Gather struct {
+	Message unix.Msghdr
+	List    [MaxGather]unix.Iovec
+}
+
+// Collect makes g a send of head and of what is behind it, as far as a send goes, and gives
+// its bytes.
+func (g *Gather) Collect(head *Segment) (total int) {
+	n := 0
+	for s := head; s != nil && n < MaxGather && total < MaxSend; s = s.next {
+		b := s.bytes[:min(len(s.bytes), MaxSend-total)]
+		g.List[n].Base = &b[0]
+		g.List[n].SetLen(len(b))
+		total += len(b)
+		n++
+	}
+	g.Message.Iov = &g.List[0]
+	g.Message.SetIovlen(n)
+	return total
+}
+
+// Clear is for when the kernel is done with g, which would keep the memory of what was sent.
+func (g *Gather) Clear() { clear(g.List[:g.Message.Iovlen]) }
 
 // classes are the sizes of owned blocks. kept is how many of each a loop keeps
 // for reuse; of the smallest, and of segments without a block, it keeps one for

@@ -13,6 +13,14 @@ import (
 	"couplet"
 )
 
+// EndAfter ends e after the test and whatever that defers.
+func EndAfter(t testing.TB, e couplet.Engine) {
+	t.Cleanup(func() {
+		e.Stop()
+		<-e.Done()
+	})
+}
+
 // Dial has e serve p to one peer, on a loopback port or a unix socket of its own, and
 // returns the listener and the peer's connection, which the caller closes.
 func Dial(t testing.TB, e couplet.Engine, network string, p couplet.Protocol, opts ...couplet.Option) (couplet.Listener, net.Conn) {
