@@ -246,6 +246,7 @@ func (l *Loop) rundown(cause error) {
 
 // finish is the last that a loop does: its thread's number will be another's.
 func (l *Loop) finish() {
+	l.time() // else who asks for it from now on, from anywhere, would look
 	l.thread.Store(0)
 	l.engine.loopEnded()
 }

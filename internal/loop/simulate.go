@@ -11,8 +11,8 @@ import (
 // What a simulation needs to drive the loops of an engine that Prepare made, by
 // hand and with a clock of its own: no goroutine, no thread, no kernel.
 
-// Simulate gives l its driver and its clock, which counts from any point and
-// never goes back. From now on the calling thread is the loop (the caller must
+// Simulate gives l its driver and its clock, which never goes back and
+// never was below 0. From now on the calling thread is the loop (the caller must
 // be locked to it) and calls Step until that returns false.
 func (l *Loop) Simulate(d Driver, clock func() time.Duration) {
 	l.clock = clock

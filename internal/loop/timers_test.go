@@ -240,6 +240,40 @@ func TestAWaitTakesTime(t *testing.T) {
 	})
 }
 
+// What came before a timer was due is told of before it fires, however long the callbacks
+// before it take.
+func TestATimerOvertookData(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	var order []string
+	slow := b.accept(&notes{data: func(couplet.Transport, []byte) {
+		order = append(order, "slow")
+		b.now += time.Minute
+	}})
+	fast := b.accept(&notes{data: func(couplet.Transport, []byte) { order = append(order, "fast") }})
+	b.turn(func() { b.loop.AfterFunc(time.Second, func() { order = append(order, "timer") }) })
+	receive := func(c *Conn) func() { return func() { b.loop.Received(c, []byte("x"), fakeLent("x")) } }
+	b.turn(receive(slow), receive(fast))
+	b.turn(receive(fast)) // which has come while slow was at work
+	b.turn()
+	if got := strings.Join(order, " "); got != "slow fast fast timer" {
+		t.Errorf("%s", got)
+	}
+}
+
+// Who asked an ended loop for its time had it look at the clock, from any goroutine: a data race.
+func TestTheTimeOfAnEndedLoop(t *testing.T) {
+	b := newBench(t, couplet.Config{})
+	b.now = time.Minute
+	b.engine.Stop()
+	for b.loop.Step(0) {
+	}
+	at := b.now
+	b.now += time.Minute
+	if is := b.loop.Now().Sub(b.loop.epoch); is != at {
+		t.Errorf("it is %v, and ended at %v", is, at)
+	}
+}
+
 // Who has no timers does not pay for the clock.
 func TestTheClockIsLookedAtForTimersAlone(t *testing.T) {
 	b := newBench(t, couplet.Config{})
