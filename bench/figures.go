@@ -23,8 +23,12 @@ type Figures struct {
 	// used, or that other machines of its host took from it, and GeneratorOthers
 	// that of the generator's where that is another.
 	Others, GeneratorOthers float64
-	// Before and After are the server's reports at both ends.
+	// Before and After are the server's reports at both ends. Where it was measured in
+	// slices, All is the units between these, of which Units are a part, and CPU what the server
+	// used for that part.
 	Before, After Report
+	All           float64
+	CPU           time.Duration
 	// Unsent is how many messages the clock of an open loop would have sent, and
 	// the generator did not, because too many were in flight. They have no latency.
 	Unsent int64

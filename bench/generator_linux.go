@@ -27,18 +27,34 @@ func Measure(w Workload, port int, warm, d time.Duration, mark func() (Report, e
 // measure is Measure for a server anywhere, until ctx ends: then its error is that
 // of ctx.
 func measure(ctx context.Context, w Workload, server netip.AddrPort, warm, d time.Duration, mark func() (Report, error)) (Figures, error) {
-	if err := ctx.Err(); err != nil {
-		return Figures{}, err // AfterFunc tells of it only soon
-	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	family, to, err := sockaddr(server)
+	g, err := newGenerator(ctx, w, server, mark)
 	if err != nil {
 		return Figures{}, err
+	}
+	defer g.shut()
+	if err := g.prepare(warm); err != nil {
+		return Figures{}, err
+	}
+	if err := g.slice(0, d); err != nil {
+		return Figures{}, err
+	}
+	return g.finish(d)
+}
+
+// newGenerator makes a generator, which is to be shut. Its thread is the caller's own.
+func newGenerator(ctx context.Context, w Workload, server netip.AddrPort, mark func() (Report, error)) (*generator, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err // AfterFunc tells of it only soon
+	}
+	family, to, err := sockaddr(server)
+	if err != nil {
+		return nil, err
 	}
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
-		return Figures{}, err
+		return nil, err
 	}
 	g := &generator{
 		ctx: ctx, w: w, server: server, family: family, to: to, ep: ep, mark: mark,
@@ -52,29 +68,29 @@ func measure(ctx context.Context, w Workload, server netip.AddrPort, warm, d tim
 			Errors:  map[string]int64{},
 		},
 	}
-	defer context.AfterFunc(ctx, func() { g.over.Store(true) })()
-	defer func() {
-		for i := range g.conns {
-			g.close(i, true)
-		}
-		unix.Close(ep)
-	}()
+	g.deaf = context.AfterFunc(ctx, func() { g.over.Store(true) })
 	pattern()
-	if err := g.measure(warm, d); err != nil {
-		return Figures{}, err
+	return g, nil
+}
+
+// shut closes everything.
+func (g *generator) shut() {
+	g.deaf()
+	for i := range g.conns {
+		g.close(i, true)
 	}
-	if g.Units == 0 && w.Kind != Idle {
-		g.Errors["nothing happened"]++
-	}
-	return g.Figures, nil
+	unix.Close(g.ep)
 }
 
 // A generator is a loop on epoll in one thread: closed, so that an answer is what
-// lets the next message go, or open, so that the clock is.
+// lets the next message go, or open, so that the clock is. It prepares, counts in one or
+// several slices between which it does nothing, and finishes.
 type generator struct {
 	Figures
 	ctx      context.Context
-	over     atomic.Bool // ctx is: to ask that is cheap
+	over     atomic.Bool                   // ctx is: to ask that is cheap
+	deaf     func() bool                   // to ctx
+	used     func() (time.Duration, error) // the server's CPU time, or nil where its reports do
 	w        Workload
 	server   netip.AddrPort
 	family   int
@@ -100,11 +116,13 @@ type generator struct {
 	sources  int
 	start    time.Time
 	idle     time.Duration
-	alone    bool  // on the one processor there is: the server may need it
-	cpu      int64 // of this process
-	busy     int64 // of the machine
-	tasks    int64 // ... without interrupts
-	finished int   // of a broadcast: who has the message
+	alone    bool          // on the one processor there is: the server may need it
+	begun    bool          // to count, now or in a slice that is over
+	rested   time.Duration // idle, in what is counted
+	cpu      int64         // of this process, in what is counted
+	busy     int64         // of the machine
+	tasks    int64         // ... without interrupts
+	finished int           // of a broadcast: who has the message
 	stamped  stamped
 	since    time.Duration // 1970, at start: what the kernel's times of arrival count from
 	came     time.Duration // when what was read last came
@@ -125,13 +143,15 @@ type client struct {
 
 func (g *generator) now() time.Duration { return time.Since(g.start) }
 
-func (g *generator) measure(warm, d time.Duration) error {
+// prepare connects, generates load for warm without counting, and begins.
+func (g *generator) prepare(warm time.Duration) error {
 	g.start = time.Now()
 	switch g.w.Kind {
 	case Stream:
-		return g.measureStream()
+		g.got = func(i int, c *client, n int) { c.received += int64(n) }
+		return g.begin()
 	case Idle:
-		return g.measureIdle()
+		return g.prepareIdle()
 	case Churn:
 		g.got = g.gotChurn
 	case Poems:
@@ -169,25 +189,81 @@ func (g *generator) measure(warm, d time.Duration) error {
 	if err := g.settle(); err != nil || len(g.Errors) > 0 {
 		return err // it is no sample
 	}
-	if err := g.begin(); err != nil {
+	return g.begin()
+}
+
+// slice generates load, and counts for d. Where something went wrong before it does nothing.
+// One of several begins with lead, for the server to be at work again: what a turn begins with
+// is dear for all, and for the runtime of Go above all, whose monitor begins to look often.
+func (g *generator) slice(lead, d time.Duration) error {
+	switch {
+	case len(g.Errors) > 0:
+		return nil
+	case g.w.Kind == Idle:
+		return g.fill()
+	}
+	if lead > 0 {
+		if err := g.work(lead); err != nil {
+			return err
+		}
+	}
+	server, err := g.serverCPU()
+	if err != nil {
 		return err
 	}
-	began := g.now()
+	began, idle, mine, busy, tasks := g.now(), g.idle, cpuTime(), busyTime(), taskTime()
+	g.counting = true
+	if g.w.Kind == Stream {
+		err = g.stream()
+	} else {
+		err = g.work(d)
+	}
+	g.counting = false
+	g.Wall, g.rested = g.Wall+g.now()-began, g.rested+g.idle-idle
+	g.cpu, g.busy, g.tasks = g.cpu+cpuTime()-mine, g.busy+busyTime()-busy, g.tasks+taskTime()-tasks
+	if err == nil {
+		var now time.Duration
+		now, err = g.serverCPU()
+		g.CPU += now - server
+	}
+	return err
+}
+
+// work generates load for d, and then until nothing is in flight.
+func (g *generator) work(d time.Duration) error {
 	if g.w.echoes() {
 		g.launch()
 	}
 	if err := g.run(d); err != nil {
 		return err
 	}
-	if err := g.settle(); err != nil {
-		return err
+	return g.settle()
+}
+
+// serverCPU is the CPU time of the server, or 0 where only its reports tell that.
+func (g *generator) serverCPU() (time.Duration, error) {
+	if g.used == nil {
+		return 0, nil
 	}
-	g.counting = false
-	g.Wall = g.now() - began
-	if err := g.end(); err != nil || g.w.Surge == 0 || g.Units == 0 || len(g.Errors) > 0 {
-		return err
+	return g.used()
+}
+
+// finish gives the figures of what was counted, for d in all.
+func (g *generator) finish(d time.Duration) (Figures, error) {
+	if g.begun {
+		if err := g.end(); err != nil {
+			return Figures{}, err
+		}
+		if g.w.Surge > 0 && g.Units > 0 && len(g.Errors) == 0 {
+			if err := g.overload(d); err != nil {
+				return Figures{}, err
+			}
+		}
 	}
-	return g.overload(d)
+	if g.Units == 0 && g.w.Kind != Idle {
+		g.Errors["nothing happened"]++
+	}
+	return g.Figures, nil
 }
 
 // launch lets the first messages go, or starts the clock of an open loop.
@@ -239,20 +315,21 @@ func (g *generator) pace(now time.Duration) bool {
 // begin and end are the edges of what is counted.
 func (g *generator) begin() (err error) {
 	g.Before, err = g.mark()
-	g.counting = true
-	g.cpu, g.busy, g.tasks, g.idle = cpuTime(), busyTime(), taskTime(), 0
+	g.begun, g.All = true, 0
 	return err
 }
 
 func (g *generator) end() (err error) {
-	mine, busy, tasks := cpuTime()-g.cpu, busyTime()-g.busy, taskTime()-g.tasks
 	g.After, err = g.mark()
 	if g.Wall > 0 {
 		server := 1000 * (g.After.CPU() - g.Before.CPU())
-		g.GeneratorBusy = 1 - float64(g.idle)/float64(g.Wall)
-		g.Others = max(0, float64(busy-mine-server)/float64(g.Wall))
+		if g.used != nil {
+			server = int64(g.CPU)
+		}
+		g.GeneratorBusy = 1 - float64(g.rested)/float64(g.Wall)
+		g.Others = max(0, float64(g.busy-g.cpu-server)/float64(g.Wall))
 		if g.After.MachineUS > 0 { // there are two machines
-			g.GeneratorOthers = max(0, float64(tasks-mine)/float64(g.Wall))
+			g.GeneratorOthers = max(0, float64(g.tasks-g.cpu)/float64(g.Wall))
 			g.Others = max(0, float64(1000*(g.After.MachineUS-g.Before.MachineUS)-server)/float64(g.Wall))
 		}
 	}
@@ -334,12 +411,9 @@ func (g *generator) awaitOpen() error {
 // streamLimit is how long a stream may take.
 var streamLimit = 5 * time.Minute
 
-func (g *generator) measureStream() error {
+// stream has the whole of a Stream sent.
+func (g *generator) stream() error {
 	share := g.w.Total / int64(len(g.conns))
-	g.got = func(i int, c *client, n int) { c.received += int64(n) }
-	if err := g.begin(); err != nil {
-		return err
-	}
 	began := g.now()
 	if err := g.connectAll(0, len(g.conns)); err != nil {
 		return err
@@ -351,7 +425,6 @@ func (g *generator) measureStream() error {
 	if g.open > 0 && over() {
 		return fmt.Errorf("%s was not over within %v", g.w, streamLimit)
 	}
-	g.Wall = g.now() - began
 	for i := range g.conns {
 		if n := share - g.conns[i].received; n != 0 {
 			g.Errors["bytes lost"] += n
@@ -359,46 +432,48 @@ func (g *generator) measureStream() error {
 	}
 	delete(g.Errors, "end of stream") // which is how a stream ends
 	g.Units = float64(share*int64(len(g.conns))) / (1 << 20)
-	return g.end()
+	return nil
 }
 
-// measureIdle has Before tell the memory without connections, after a few have
-// been there, and After with all of them.
-func (g *generator) measureIdle() error {
+// prepareIdle has Before tell the memory without connections, after a few have been
+// there.
+func (g *generator) prepareIdle() error {
 	g.got = func(_ int, c *client, n int) { c.received += int64(n) }
-	// A few at a time: the memory that a burst needs is not that of idleness.
-	greet := func(n int) error {
-		for from := 0; from < n; from += few {
-			to := min(from+few, n)
-			if err := g.connectAll(from, to); err != nil {
-				return err
-			}
-			for i := from; i < to; i++ {
-				g.allow(i, 1, g.now())
-			}
-			err := g.runUntilAll(func(c *client) bool { return c.received == c.due })
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	}
 	some := min(few, len(g.conns))
-	if err := greet(some); err != nil {
+	if err := g.greet(some); err != nil {
 		return err
 	}
 	for i := range some {
 		g.close(i, false)
 	}
 	time.Sleep(100 * time.Millisecond)
-	if err := g.begin(); err != nil {
-		return err
-	}
-	if err := greet(len(g.conns)); err != nil {
-		return err
-	}
+	return g.begin()
+}
+
+// fill makes all connections of an Idle, whose memory After tells.
+func (g *generator) fill() error {
+	err := g.greet(len(g.conns))
 	time.Sleep(100 * time.Millisecond)
-	return g.end()
+	return err
+}
+
+// greet has n connections echo one message each. They come a few at a time: the memory
+// that a burst needs is not that of idleness.
+func (g *generator) greet(n int) error {
+	for from := 0; from < n; from += few {
+		to := min(from+few, n)
+		if err := g.connectAll(from, to); err != nil {
+			return err
+		}
+		for i := from; i < to; i++ {
+			g.allow(i, 1, g.now())
+		}
+		err := g.runUntilAll(func(c *client) bool { return c.received == c.due })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // perSource is how many connections come from one source address on loopback: the
@@ -704,6 +779,7 @@ func (g *generator) gotEcho(i int, c *client, n int) {
 		}
 	}
 	g.inFlight -= more
+	g.All += float64(more)
 	if !g.draining && g.w.Rate == 0 {
 		g.allow(i, more, now)
 	}

@@ -157,7 +157,7 @@ func TestALinkThatGoesDown(t *testing.T) {
 	p := small(r, Workload{Kind: Idle, Connections: 2}, Workload{Kind: Echo, Connections: 2})
 	p.Duration = 4 * time.Minute
 	measuring := make(chan bool)
-	p.Next = func(_, _ int, w Workload, _ string) {
+	p.Next = func(_, _ int, w Workload, _ []string) {
 		if w.Kind == Echo {
 			close(measuring)
 		}

@@ -134,7 +134,7 @@ func TestWhatIsTakenAgainHasItsTime(t *testing.T) {
 // A noisy site has others at work, and one server, in this process.
 type noisy struct {
 	server netip.AddrPort
-	used   int64
+	busy   int64
 	waits  int
 }
 
@@ -144,13 +144,14 @@ func (n *noisy) load() string                              { return "" }
 func (n *noisy) address() netip.AddrPort                   { return n.server }
 func (n *noisy) engine() string                            { return "" }
 func (n *noisy) said() string                              { return "" }
+func (n *noisy) used() (time.Duration, error)              { return 0, nil }
 func (n *noisy) stop() error                               { return nil }
 
 func (n *noisy) start(context.Context, Candidate, Workload, bool) (subject, error) { return n, nil }
 
 func (n *noisy) ask(string) (Report, error) {
-	n.used += time.Hour.Microseconds()
-	return Report{MachineUS: n.used}, nil
+	n.busy += time.Hour.Microseconds()
+	return Report{MachineUS: n.busy}, nil
 }
 
 // A plan was silent while it waited for a quiet machine, for half a minute.
@@ -167,9 +168,9 @@ func TestAPlanTellsThatItWaits(t *testing.T) {
 	site := &noisy{server: l.Addr().(*net.TCPAddr).AddrPort()}
 	var said strings.Builder
 	p := Plan{Warm: time.Millisecond, Duration: 10 * time.Millisecond, Retries: 1, spare: new(spare), progress: &said}
-	s, _, err := p.one(t.Context(), site, w, Candidate{Name: "epoll"}, false, 0)
-	if err != nil || s.Retries != 1 || site.waits != 1 {
-		t.Fatalf("%v, taken again %d times after %d waits", err, s.Retries, site.waits)
+	got := p.samples(t.Context(), site, w, []Candidate{{Name: "epoll"}}, false)[0]
+	if got.err != nil || got.sample.Retries != 1 || site.waits != 1 {
+		t.Fatalf("%v, taken again %d times after %d waits", got.err, got.sample.Retries, site.waits)
 	}
 	if line := said.String(); strings.Count(line, "\n") != 1 || !strings.Contains(line, "echo 1 x 64 B, depth 1") || !strings.Contains(line, "or in 30 s") {
 		t.Errorf("it says %q", line)

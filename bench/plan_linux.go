@@ -23,8 +23,10 @@ type Plan struct {
 	Candidates []string
 	// Rounds is how often (9 by default). Each round has every candidate once, in
 	// an order drawn from Seed; every other round has the order of the one before
-	// it reversed. What a Custom draws comes from Seed and the round, so that all
-	// candidates of a round have the same.
+	// it reversed. In an Echo or a Mixed without a Rate all servers of a round are up at once,
+	// where there are descriptors enough, and take turns: a sample is the sum of slices of 50 ms.
+	// What a Custom draws comes from Seed and the round, so that all candidates of a round have
+	// the same.
 	Rounds int
 	Seed   uint64
 	// Duration is how long a sample takes (1 s by default), after Warm (a third
@@ -60,9 +62,9 @@ type Plan struct {
 	// Ready, if not nil, is called before the first sample with the candidates that
 	// cannot be had. Its error ends the run; without one they are left out.
 	Ready func(missing []Skipped) error
-	// Next, if not nil, is called before every sample with how many of how many
-	// there have been, and what comes now.
-	Next func(done, total int, w Workload, candidate string)
+	// Next, if not nil, is called before samples are taken with how many of how many
+	// there have been, and who is measured now: one candidate, or several together.
+	Next func(done, total int, w Workload, candidates []string)
 	// Each, if not nil, is called after every sample with how many of how many
 	// there are.
 	Each func(done, total int, s Sample)
@@ -224,33 +226,38 @@ func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 			} else {
 				slices.Reverse(able)
 			}
-			for place, c := range able {
+			place := 0
+			w.Seed = p.Seed + uint64(round)
+			for _, group := range p.together(w, able) {
 				if p.Next != nil {
-					p.Next(done, total, w, c.Name)
+					p.Next(done, total, w, names(group))
 				}
-				w.Seed = p.Seed + uint64(round)
-				s, engine, err := p.one(sampling, at, w, c, false, 0)
+				all := p.samples(sampling, at, w, group, false)
 				if over := p.over(ctx); over != nil {
 					return p.partial(r, over)
 				}
-				if p.Remote != nil && errors.As(err, new(unreached)) {
-					return p.partial(r, err)
+				for i, t := range all {
+					name := group[i].Name
+					if p.Remote != nil && errors.As(t.err, new(unreached)) {
+						return p.partial(r, t.err)
+					}
+					done++
+					if t.err != nil {
+						r.skip(Skipped{w.String(), name, t.err.Error()})
+						fmt.Fprintf(progress, "%-32s round %d  %-10s %v\n", w, round+1, name, t.err)
+						continue
+					}
+					t.sample.Round, t.sample.Place = round, place+i
+					r.Samples = append(r.Samples, t.sample)
+					if t.engine != "" {
+						r.Manifest.Engines[name] = t.engine
+					}
+					fmt.Fprintln(progress, t.sample.line(w, round))
+					if p.Each != nil {
+						p.Each(done, total, t.sample)
+					}
 				}
-				done++
-				if err != nil {
-					r.skip(Skipped{w.String(), c.Name, err.Error()})
-					fmt.Fprintf(progress, "%-32s round %d  %-10s %v\n", w, round+1, c.Name, err)
-					continue
-				}
-				s.Round, s.Place = round, place
-				r.Samples = append(r.Samples, s)
-				if engine != "" {
-					r.Manifest.Engines[c.Name] = engine
-				}
-				fmt.Fprintln(progress, s.line(w, round))
-				if p.Each != nil {
-					p.Each(done, total, s)
-				}
+				place += len(group)
 			}
 			r.Manifest.LoadAfter = at.load()
 			r.Manifest.Took = time.Since(r.Manifest.Began).Round(time.Millisecond)
@@ -306,6 +313,14 @@ func (p Plan) auditing() Plan {
 	return p
 }
 
+// names are the names of candidates.
+func names(of []Candidate) (all []string) {
+	for _, c := range of {
+		all = append(all, c.Name)
+	}
+	return all
+}
+
 // audits reports whether there is something to audit of c on w.
 func (p Plan) audits(w Workload, c Candidate) bool { return p.Audit && c.counts() && w.Kind != Idle }
 
@@ -316,9 +331,9 @@ func (p Plan) audit(ctx context.Context, at site, r *Result, w Workload, able []
 		if !p.audits(w, c) || r.Unaudited != "" || p.late() {
 			continue
 		}
-		s, _, err := p.auditing().one(ctx, at, w, c, true, 0)
-		switch {
-		case err != nil || len(s.Errors) > 0:
+		t := p.auditing().samples(ctx, at, w, []Candidate{c}, true)[0]
+		switch s := t.sample; {
+		case t.err != nil || len(s.Errors) > 0:
 		case s.notCounted != "":
 			r.Unaudited = s.notCounted
 		case s.Crossings > 0:
@@ -344,45 +359,6 @@ func errorText(errors map[string]int64) string {
 		return ""
 	}
 	return fmt.Sprint("ERRORS ", errors)
-}
-
-// one takes one sample, with a server process of its own, which may have the kernel
-// count its system calls. What it returns when ctx has ended is no sample.
-func (p Plan) one(ctx context.Context, at site, w Workload, c Candidate, count bool, retry int) (Sample, string, error) {
-	server, err := at.start(ctx, c, w, count)
-	if err != nil {
-		return Sample{}, "", err
-	}
-	defer server.stop()
-	line := "report"
-	if w.Kind == Idle {
-		line = "gc"
-	}
-	warm, duration := p.times(w)
-	f, err := measure(ctx, w, server.address(), warm, duration, func() (Report, error) { return server.ask(line) })
-	// What was measured while the site was lost is no sample, whatever came of it.
-	if err := server.stop(); err != nil {
-		return Sample{}, "", err
-	}
-	if err != nil {
-		return Sample{}, "", fmt.Errorf("%w%s", err, server.said())
-	}
-	s := sample(w, c.Name, f)
-	if strings.HasPrefix(c.Name, "goroutine") {
-		s.Crossings, s.Batch, s.Batches = 0, 0, nil // its waits are the Go runtime's, and nobody counts them
-	}
-	if ctx.Err() == nil && f.Disturbed() && len(s.Errors) == 0 && w.Kind != Idle && retry < p.Retries {
-		quiet := func(limit time.Duration) {
-			fmt.Fprintf(p.progress, "%-32s waiting  %-10s others used %.0f %% of a CPU; it is measured again when the machine is quiet, or in %.0f s\n",
-				w, c.Name, 100*max(s.Others, s.GeneratorOthers), limit.Seconds())
-			at.awaitQuiet(ctx, limit)
-		}
-		if p.spare.await(p.SampleTakes(w), quiet) {
-			return p.one(ctx, at, w, c, count, retry+1)
-		}
-	}
-	s.Retries = retry
-	return s, server.engine(), nil
 }
 
 func (p Plan) manifest(s site) Manifest {

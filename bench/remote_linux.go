@@ -246,6 +246,9 @@ func (s *remoteServer) address() netip.AddrPort {
 
 func (s *remoteServer) engine() string { return s.ready.Engine }
 
+// used is not asked of an agent, which runs one server at a time.
+func (s *remoteServer) used() (time.Duration, error) { return 0, errors.ErrUnsupported }
+
 // said is empty: the agent's errors have it.
 func (s *remoteServer) said() string { return "" }
 

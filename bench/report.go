@@ -169,15 +169,22 @@ func mostly[T any](samples []T, so func(T) bool) bool {
 }
 
 func (r *Result) ledger() string {
-	bad, again, unsent := 0, 0, int64(0)
+	bad, again, sliced, unsent := 0, 0, 0, int64(0)
 	for _, s := range r.Samples {
+		if s.Slices > 0 {
+			sliced++
+		}
 		again += s.Retries
 		unsent += s.unsent()
 		if s.disturbed() {
 			bad++
 		}
 	}
-	text := fmt.Sprintf("%s; %d taken again because of other processes, %d disturbed all the same.", plural(len(r.Samples), "sample"), again, bad)
+	text := plural(len(r.Samples), "sample")
+	if sliced > 0 {
+		text += fmt.Sprintf(", %d of them in slices", sliced)
+	}
+	text += fmt.Sprintf("; %d taken again because of other processes, %d disturbed all the same.", again, bad)
 	if unsent > 0 {
 		text += fmt.Sprintf(" Not sent because too many were in flight: %s.", plural(unsent, "message"))
 	}

@@ -18,6 +18,9 @@ type Sample struct {
 	// Round counts from 0; Place is the sample's in its round.
 	Round int `json:"round"`
 	Place int `json:"place"`
+	// Slices is in how many slices it was taken, by turns with the other samples of
+	// its round; 0 is in one piece.
+	Slices int `json:"slices,omitempty"`
 	// Unit is what was counted: a message, chunk, MiB or connection. Units is how
 	// many there were, in Seconds.
 	Unit    string  `json:"unit"`
@@ -113,7 +116,10 @@ func (s Sample) p999() float64 { return s.latency(s.P999US) }
 func (s Sample) clientBound() bool { return s.ClientBound }
 
 // disturbed reports what Figures.Disturbed does.
-func (s Sample) disturbed() bool { return max(s.Others, s.GeneratorOthers) > disturbed }
+func (s Sample) disturbed() bool { return s.othersMost() > disturbed }
+
+// othersMost is the greater of Others and GeneratorOthers.
+func (s Sample) othersMost() float64 { return max(s.Others, s.GeneratorOthers) }
 
 // memory is BytesPerConn, resident RSS, and held Held or NaN.
 func (s Sample) memory() float64   { return s.BytesPerConn }
@@ -132,18 +138,27 @@ var quantiles = []float64{0, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.9, 99.95
 
 // sample makes a Sample of figures.
 func sample(w Workload, candidate string, f Figures) Sample {
+	units := f.Units // that the reports are of
+	if f.CPU > 0 {
+		units = f.All
+	}
 	per := func(v int64) float64 {
-		if f.Units == 0 {
+		if units == 0 {
 			return 0
 		}
-		return float64(v) / f.Units
+		return float64(v) / units
+	}
+	a, b := f.After, f.Before
+	user, system := per(a.UserUS-b.UserUS), per(a.SystemUS-b.SystemUS)
+	if both := user + system; f.CPU > 0 && f.Units > 0 && both > 0 {
+		cpu := f.CPU.Seconds() * 1e6 / f.Units
+		user, system = cpu*user/both, cpu*system/both
 	}
 	us := func(q float64) float64 { return float64(f.Latency.ValueAtQuantile(q)) / 1000 }
-	a, b := f.After, f.Before
 	s := Sample{
 		Workload: w.String(), Candidate: candidate,
 		Unit: w.Unit(), Units: f.Units, Seconds: f.Wall.Seconds(), Bytes: f.Bytes,
-		UserUS: per(a.UserUS - b.UserUS), SystemUS: per(a.SystemUS - b.SystemUS),
+		UserUS: user, SystemUS: system,
 		P50US: us(50), P99US: us(99), P999US: us(99.9), MaxUS: us(100),
 		Crossings: per(a.Crossings - b.Crossings), Mallocs: per(int64(a.Mallocs - b.Mallocs)),
 		Switches: per(a.Voluntary + a.Involuntary - b.Voluntary - b.Involuntary),

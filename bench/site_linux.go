@@ -34,6 +34,8 @@ type subject interface {
 	// address is where it serves, and engine how it describes itself.
 	address() netip.AddrPort
 	engine() string
+	// used is its CPU time, to the nanosecond and without a word to it.
+	used() (time.Duration, error)
 	// ask sends a line of the control protocol and gives the report that answers it.
 	ask(line string) (Report, error)
 	// said is what it wrote to standard error, as the end of an error's text.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,14 +20,14 @@ type liveTable struct {
 	plain    bool // no bold type
 	result   bench.Result
 	lines    []*liveLine
-	now      *liveLine
+	now      []*liveLine
 	began    time.Time
 
 	done, total int           // samples
 	known       int           // of total, those of plans before this one
 	later       int           // of total, those of plans after this one
 	past, ahead time.Duration // what samples should have taken, and will
-	taking      time.Duration // what the one that is measured should
+	taking      time.Duration // what those that are measured should
 }
 
 // A liveLine is the figures of a candidate on a workload.
@@ -52,30 +53,40 @@ func (t *liveTable) plan(p *bench.Plan, others []bench.Plan) {
 		t.later += n
 	}
 	rounds := p.Rounds
-	p.Next = func(done, total int, w bench.Workload, candidate string) {
-		t.next(done, total, w, candidate, rounds, p.SampleTakes(w))
+	p.Next = func(done, total int, w bench.Workload, candidates []string) {
+		t.next(done, total, w, candidates, rounds, p.SampleTakes(w))
 	}
 	p.Each = func(_, _ int, s bench.Sample) { t.each(s) }
 }
 
-// next shows what is measured from now on.
-func (t *liveTable) next(done, total int, w bench.Workload, candidate string, rounds int, takes time.Duration) {
+// next shows what is measured from now on. takes is what one sample takes.
+func (t *liveTable) next(done, total int, w bench.Workload, candidates []string, rounds int, takes time.Duration) {
 	t.past, t.ahead = t.past+t.taking, max(0, t.ahead-t.taking)
-	t.taking = takes
+	t.taking = time.Duration(len(candidates)) * takes
 	t.done, t.total = t.known+done, t.known+total+t.later
+	t.now = t.now[:0]
+	for _, candidate := range candidates {
+		l := t.lineOf(w, candidate)
+		l.want = rounds
+		t.now = append(t.now, l)
+	}
+	t.screen.draw(t.text())
+}
+
+// lineOf is the line of a candidate on w, which it makes if need be.
+func (t *liveTable) lineOf(w bench.Workload, candidate string) *liveLine {
 	name := w.String()
-	t.now = t.line(name, candidate)
-	if t.now == nil {
-		t.now = &liveLine{workload: name, candidate: candidate, idle: w.Kind == bench.Idle}
+	l := t.line(name, candidate)
+	if l == nil {
+		l = &liveLine{workload: name, candidate: candidate, idle: w.Kind == bench.Idle}
 		// The candidates of a workload stand together.
 		at := len(t.lines)
 		for at > 0 && t.lines[at-1].workload != name && t.line(name, "") != nil {
 			at--
 		}
-		t.lines = append(t.lines[:at], append([]*liveLine{t.now}, t.lines[at:]...)...)
+		t.lines = slices.Insert(t.lines, at, l)
 	}
-	t.now.want = rounds
-	t.screen.draw(t.text())
+	return l
 }
 
 // line is that of a candidate on a workload, or nil; "" is any candidate.
@@ -133,10 +144,10 @@ func (l *liveLine) update(r *bench.Result, baseline string) {
 // that changed last.
 func (t *liveTable) text() []string {
 	rows := [][]string{{"workload", "candidate", "CPU us", "to " + t.baseline, "rate/s", "p99 us", "rounds"}}
-	at := 0
+	at := 0 // the last that is measured
 	for i, l := range t.lines {
 		rows = append(rows, []string{l.workload, l.candidate, l.cpu, l.to, l.rate, l.p99, fmt.Sprintf("%d/%d", l.have, l.want)})
-		if l == t.now {
+		if slices.Contains(t.now, l) {
 			at = i + 1
 		}
 	}
@@ -149,7 +160,7 @@ func (t *liveTable) text() []string {
 	var table []string
 	for i, row := range rows {
 		mark := "  "
-		if i == at && i > 0 {
+		if i > 0 && slices.Contains(t.now, t.lines[i-1]) {
 			mark = "> "
 		}
 		line := mark
