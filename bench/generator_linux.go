@@ -119,7 +119,7 @@ type generator struct {
 	alone    bool          // on the one processor there is: the server may need it
 	begun    bool          // to count, now or in a slice that is over
 	rested   time.Duration // idle, in what is counted
-	cpu      int64         // of this process, in what is counted
+	cpu      int64         // of this process
 	busy     int64         // of the machine
 	tasks    int64         // ... without interrupts
 	finished int           // of a broadcast: who has the message
@@ -203,7 +203,7 @@ func (g *generator) slice(lead, d time.Duration) error {
 		return g.fill()
 	}
 	if lead > 0 {
-		if err := g.work(lead); err != nil {
+		if err := g.work(lead); err != nil || len(g.Errors) > 0 {
 			return err
 		}
 	}
@@ -211,7 +211,7 @@ func (g *generator) slice(lead, d time.Duration) error {
 	if err != nil {
 		return err
 	}
-	began, idle, mine, busy, tasks := g.now(), g.idle, cpuTime(), busyTime(), taskTime()
+	began, idle := g.now(), g.idle
 	g.counting = true
 	if g.w.Kind == Stream {
 		err = g.stream()
@@ -220,7 +220,6 @@ func (g *generator) slice(lead, d time.Duration) error {
 	}
 	g.counting = false
 	g.Wall, g.rested = g.Wall+g.now()-began, g.rested+g.idle-idle
-	g.cpu, g.busy, g.tasks = g.cpu+cpuTime()-mine, g.busy+busyTime()-busy, g.tasks+taskTime()-tasks
 	if err == nil {
 		var now time.Duration
 		now, err = g.serverCPU()
@@ -240,10 +239,17 @@ func (g *generator) work(d time.Duration) error {
 	return g.settle()
 }
 
-// serverCPU is the CPU time of the server, or 0 where only its reports tell that.
+// serverCPU is the CPU time of the server, which has nothing to do, or 0 where only its reports
+// tell that. What runs is charged at ticks and when it sleeps, so it is given time to fall
+// asleep.
 func (g *generator) serverCPU() (time.Duration, error) {
 	if g.used == nil {
 		return 0, nil
+	}
+	for end := g.now() + 200*time.Microsecond; g.now() < end; {
+		if g.alone {
+			runtime.Gosched()
+		}
 	}
 	return g.used()
 }
@@ -316,20 +322,19 @@ func (g *generator) pace(now time.Duration) bool {
 func (g *generator) begin() (err error) {
 	g.Before, err = g.mark()
 	g.begun, g.All = true, 0
+	g.cpu, g.busy, g.tasks = cpuTime(), busyTime(), taskTime()
 	return err
 }
 
 func (g *generator) end() (err error) {
+	mine, busy, tasks := cpuTime()-g.cpu, busyTime()-g.busy, taskTime()-g.tasks
 	g.After, err = g.mark()
 	if g.Wall > 0 {
 		server := 1000 * (g.After.CPU() - g.Before.CPU())
-		if g.used != nil {
-			server = int64(g.CPU)
-		}
 		g.GeneratorBusy = 1 - float64(g.rested)/float64(g.Wall)
-		g.Others = max(0, float64(g.busy-g.cpu-server)/float64(g.Wall))
+		g.Others = max(0, float64(busy-mine-server)/float64(g.Wall))
 		if g.After.MachineUS > 0 { // there are two machines
-			g.GeneratorOthers = max(0, float64(g.tasks-g.cpu)/float64(g.Wall))
+			g.GeneratorOthers = max(0, float64(tasks-mine)/float64(g.Wall))
 			g.Others = max(0, float64(1000*(g.After.MachineUS-g.Before.MachineUS)-server)/float64(g.Wall))
 		}
 	}
@@ -452,9 +457,11 @@ func (g *generator) prepareIdle() error {
 
 // fill makes all connections of an Idle, whose memory After tells.
 func (g *generator) fill() error {
-	err := g.greet(len(g.conns))
+	if err := g.greet(len(g.conns)); err != nil {
+		return err
+	}
 	time.Sleep(100 * time.Millisecond)
-	return err
+	return nil
 }
 
 // greet has n connections echo one message each. They come a few at a time: the memory

@@ -24,7 +24,8 @@ type Plan struct {
 	// Rounds is how often (9 by default). Each round has every candidate once, in
 	// an order drawn from Seed; every other round has the order of the one before
 	// it reversed. In an Echo or a Mixed without a Rate all servers of a round are up at once,
-	// where there are descriptors enough, and take turns: a sample is the sum of slices of 50 ms.
+	// where there are descriptors and time enough, and take turns: a sample is the sum of slices
+	// of 50 ms or, of more than 200 connections, of 0.25 ms for each.
 	// What a Custom draws comes from Seed and the round, so that all candidates of a round have
 	// the same.
 	Rounds int
@@ -146,8 +147,9 @@ func (p Plan) Check() error {
 // cannot do, or fails to do, is told in the Result; the error is for a plan that
 // cannot be right, for a machine on which nothing can begin, of Ready, for ctx, and for
 // an agent that is lost or whose servers cannot be reached. The Result of the last three
-// is there, and Partial. The end of ctx cuts the sample that is under way, which is
-// dropped, and ends a session with an agent, as the end of the session cuts the sample.
+// is there, and Partial. The end of ctx cuts the sample that is under way, or all of a round
+// that is measured in slices, which is dropped, and ends a session with an agent, as the end of
+// the session cuts the sample.
 func (p Plan) Run(ctx context.Context, progress io.Writer) (*Result, error) {
 	p, err := p.withDefaults()
 	if err != nil {

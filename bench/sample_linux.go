@@ -11,21 +11,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sliceTakes is about for how long a candidate is measured before it is the next one's
-// turn, where they take turns: short beside what a machine's speed drifts in. Each begins
-// with sliceLead, which is not counted.
-const (
-	sliceTakes = 50 * time.Millisecond
-	sliceLead  = 10 * time.Millisecond
-)
+// slicesOf is in how many slices a sample of w is taken that counts for d, and how long each
+// of them counts, which is short beside what a machine's speed drifts in, and long beside what
+// it takes to let all connections begin and to have everything back. Each begins with a
+// fifth of that, which is not counted.
+func slicesOf(w Workload, d time.Duration) (n int, slice, lead time.Duration) {
+	slice = 50 * time.Millisecond
+	if many := time.Duration(w.Connections) * 250 * time.Microsecond; many > slice {
+		slice = many
+	}
+	n = max(1, int((d+slice/2)/slice))
+	slice = d / time.Duration(n)
+	return n, slice, slice / 5
+}
 
 // sliced reports whether so many candidates are measured on w in slices. An echo lends
 // itself to that: its connections wait until their next message is sent. All of them must be
 // had at once, and an agent runs one server at a time.
 func (p Plan) sliced(w Workload, candidates int) bool {
+	_, duration := p.times(w)
+	n, _, _ := slicesOf(w, duration)
 	var files unix.Rlimit
 	unix.Getrlimit(unix.RLIMIT_NOFILE, &files)
-	return candidates > 1 && (w.Kind == Echo || w.Kind == Mixed) && w.Rate == 0 && p.Remote == nil &&
+	return candidates > 1 && n > 1 && (w.Kind == Echo || w.Kind == Mixed) && w.Rate == 0 && p.Remote == nil &&
 		uint64(candidates*(w.Connections+perServer)) < files.Cur
 }
 
@@ -38,19 +46,21 @@ func (p Plan) together(w Workload, able []Candidate) [][]Candidate {
 	return slices.Collect(slices.Chunk(able, 1))
 }
 
-// slicesOf is in how many slices a sample is taken that counts for d.
-func slicesOf(d time.Duration) int { return max(1, int((d+sliceTakes/2)/sliceTakes)) }
-
 // perServer is how many descriptors the generator needs for a server beside the
 // connections, and some to spare.
 const perServer = 16
 
-// A taken is what came of a sample. engine is how the server describes itself.
+// A taken is what came of a sample. engine is how the server describes itself, which
+// served, or never did.
 type taken struct {
 	sample Sample
 	engine string
+	served bool
 	err    error
 }
+
+// wrong reports whether something went wrong with a server that served.
+func (t taken) wrong() bool { return t.served && (t.err != nil || len(t.sample.Errors) > 0) }
 
 // samples takes a sample of each of group on w, each with a server process of its own,
 // which may have the kernel count its system calls. All of the servers are up at once, and
@@ -59,23 +69,25 @@ type taken struct {
 func (p Plan) samples(ctx context.Context, at site, w Workload, group []Candidate, count bool) []taken {
 	for retry := 0; ; retry++ {
 		all := p.take(ctx, at, w, group, count)
-		worst := -1
+		worst := 0
 		for i := range all {
-			s := &all[i].sample
-			s.Retries = retry
-			if all[i].err != nil || len(s.Errors) > 0 {
-				return all // what went wrong is not to be forgotten
-			}
-			if s.disturbed() && (worst < 0 || s.othersMost() > all[worst].sample.othersMost()) {
+			all[i].sample.Retries = retry
+			if all[i].sample.othersMost() > all[worst].sample.othersMost() {
 				worst = i
 			}
 		}
-		if ctx.Err() != nil || worst < 0 || w.Kind == Idle || retry == p.Retries {
+		s := &all[worst].sample
+		// What went wrong is not to be forgotten.
+		if !s.disturbed() || w.Kind == Idle || slices.ContainsFunc(all, taken.wrong) || ctx.Err() != nil || retry == p.Retries {
 			return all
 		}
 		quiet := func(limit time.Duration) {
+			who, they := group[worst].Name, "it is"
+			if len(group) > 1 {
+				who, they = "all", "they are"
+			}
 			fmt.Fprintf(p.progress, "%-32s waiting  %-10s others used %.0f %% of a CPU; %s measured again when the machine is quiet, or in %.0f s\n",
-				w, group[worst].Name, 100*all[worst].sample.othersMost(), them(len(group)), limit.Seconds())
+				w, who, 100*s.othersMost(), they, limit.Seconds())
 			at.awaitQuiet(ctx, limit)
 		}
 		if !p.spare.await(time.Duration(len(group))*p.SampleTakes(w), quiet) {
@@ -84,51 +96,52 @@ func (p Plan) samples(ctx context.Context, at site, w Workload, group []Candidat
 	}
 }
 
-// them is the subject of what is done to n candidates.
-func them(n int) string {
-	if n == 1 {
-		return "it is"
-	}
-	return "the round is"
-}
-
 // take is samples without those that are taken again.
 func (p Plan) take(ctx context.Context, at site, w Workload, group []Candidate, count bool) []taken {
 	runtime.LockOSThread() // which the generators have for themselves
 	defer runtime.UnlockOSThread()
 	warm, duration := p.times(w)
+	sliced := len(group) > 1
+	n, slice, lead := 1, duration, time.Duration(0)
+	if sliced {
+		n, slice, lead = slicesOf(w, duration)
+	}
 	runs := make([]run, len(group))
 	for i, c := range group {
-		runs[i].begin(ctx, at, w, c, count, len(group) > 1, warm)
+		runs[i].begin(ctx, at, w, c, count, sliced, warm)
 	}
-	n, lead := 1, time.Duration(0)
-	if len(group) > 1 {
-		n, lead = slicesOf(duration), sliceLead
-	}
+	began, mine, busy := time.Now(), cpuTime(), busyTime()
 	for k := range n {
 		for i := range runs {
-			if k%2 == 1 { // there and back, as the rounds are
-				i = len(runs) - 1 - i
-			}
-			runs[i].slice(lead, duration/time.Duration(n))
+			runs[(i+k)%len(runs)].slice(lead, slice) // so that nobody of three has two in a row
 		}
 	}
+	others := busyTime() - busy - (cpuTime() - mine)
+	for _, r := range runs {
+		others -= int64(r.used - r.unused)
+	}
+	share := max(0, float64(others)/float64(time.Since(began)))
 	all := make([]taken, len(group))
 	for i := range runs {
 		s, err := runs[i].end(w, group[i], duration)
-		all[i] = taken{s, runs[i].engine(), err}
-		if len(group) > 1 {
-			all[i].sample.Slices = n
+		all[i] = taken{sample: s, err: err, served: runs[i].server != nil}
+		if all[i].served {
+			all[i].engine = runs[i].server.engine()
+		}
+		if sliced {
+			all[i].sample.Slices, all[i].sample.Others = n, share
 		}
 	}
 	return all
 }
 
-// A run is a server under load. What goes wrong ends it.
+// A run is a server under load. What goes wrong ends it. Where it is measured in slices, it had
+// used so much CPU time before them, and later.
 type run struct {
-	server subject
-	load   *generator
-	err    error
+	server       subject
+	load         *generator
+	unused, used time.Duration
+	err          error
 }
 
 // begin starts the server, which may be measured in slices, and has it warm up.
@@ -145,9 +158,17 @@ func (r *run) begin(ctx context.Context, at site, w Workload, c Candidate, count
 		return
 	}
 	if sliced {
-		r.load.used = server.used
+		r.load.used = func() (t time.Duration, err error) {
+			t, err = server.used()
+			if err == nil {
+				r.used = t
+			}
+			return t, err
+		}
 	}
-	r.err = r.load.prepare(warm)
+	if r.err = r.load.prepare(warm); r.err == nil {
+		r.unused, r.err = r.load.serverCPU()
+	}
 }
 
 func (r *run) slice(lead, d time.Duration) {
@@ -180,11 +201,4 @@ func (r *run) end(w Workload, c Candidate, duration time.Duration) (Sample, erro
 		s.Crossings, s.Batch, s.Batches = 0, 0, nil // its waits are the Go runtime's, and nobody counts them
 	}
 	return s, nil
-}
-
-func (r *run) engine() string {
-	if r.server == nil {
-		return ""
-	}
-	return r.server.engine()
 }

@@ -19,8 +19,8 @@ import (
 type site interface {
 	// prepare makes ready what c needs, or tells why it cannot be measured.
 	prepare(c Candidate) error
-	// start starts c on w, and may have the kernel count its system calls. There is
-	// one server at a time. The end of ctx ends it.
+	// start starts c on w, and may have the kernel count its system calls. At an agent
+	// there is one server at a time. The end of ctx ends it.
 	start(ctx context.Context, c Candidate, w Workload, count bool) (subject, error)
 	// awaitQuiet returns when the site has done next to nothing for a second, after
 	// limit, or when ctx ends.
@@ -34,7 +34,8 @@ type subject interface {
 	// address is where it serves, and engine how it describes itself.
 	address() netip.AddrPort
 	engine() string
-	// used is its CPU time, to the nanosecond and without a word to it.
+	// used is its CPU time until it slept last or, while it runs, the kernel's clock ticked last,
+	// without a word to it.
 	used() (time.Duration, error)
 	// ask sends a line of the control protocol and gives the report that answers it.
 	ask(line string) (Report, error)

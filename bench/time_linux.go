@@ -50,7 +50,8 @@ func (p Plan) SampleTakes(w Workload) time.Duration {
 		return takes + warm + 2*duration + time.Duration(2*over*float64(duration))
 	}
 	if p.sliced(w, len(p.Candidates)) {
-		takes += time.Duration(slicesOf(duration)) * sliceLead
+		n, _, lead := slicesOf(w, duration)
+		takes += time.Duration(n) * lead
 	}
 	return takes + warm + duration
 }

@@ -47,10 +47,11 @@ less CPU for which workload, and less memory for idle connections, or that no
 difference was shown.
 
 Server and generator are processes of their own, pinned to CPUs of their own. In
-each round every engine has its turn, in an order drawn from the seed, and in an echo
-one turn after the other, of 50 ms each; the first engine takes part twice, which must come out as no difference. Every byte that
-comes back is compared. CPU is the figure to trust: on one machine the generator
-is full before the server is, which is marked as client-bound.
+each round every engine has its turn, in an order drawn from the seed; in an echo all
+are up at once, and take short turns. The first engine takes part twice, which must
+come out as no difference. Every byte that comes back is compared. CPU is the figure
+to trust: on one machine the generator is full before the server is, which is marked
+as client-bound.
 
 With --remote the servers run on another machine, where "couplet bench agent"
 waits, and the generator here.
